@@ -1,0 +1,196 @@
+//! How the client shows tasks, the herd and the tree.
+
+use std::io::{IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use clap::ValueEnum;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::Value;
+
+use crate::records::json_to_bytes;
+use crate::roles::client::view::TreeLine;
+use crate::roles::client::{Finished, Herd, Tally};
+
+/// What goes to stdout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// A line for each task; for programs, what they printed
+    Table,
+    /// One JSON object for each task: task, status, worker, attempts, result
+    Json,
+    /// Nothing
+    Quiet,
+}
+
+/// Shows tasks as they end, with a progress bar below them where stderr is a terminal.
+#[derive(Debug)]
+pub struct Report {
+    output: Output,
+    bar: ProgressBar,
+    began: Instant,
+    headed: bool,
+    tally: Tally,
+}
+
+impl Report {
+    /// A report on `total` tasks, if that is known.
+    pub fn new(output: Output, total: Option<u64>) -> Self {
+        let bar = match total {
+            Some(total) if total > 1 && std::io::stderr().is_terminal() => {
+                let style = "{bar:40.cyan/blue} {pos}/{len}  {per_sec}  {elapsed}, {eta} left";
+                let style = ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
+                let bar = ProgressBar::new(total).with_style(style);
+                bar.enable_steady_tick(Duration::from_millis(200));
+                bar
+            }
+            _ => ProgressBar::hidden(),
+        };
+        Report { output, bar, began: Instant::now(), headed: false, tally: Tally::default() }
+    }
+
+    /// A task ended.
+    pub fn finished(&mut self, finished: &Finished) {
+        self.tally.count(finished);
+        self.bar.inc(1);
+        match self.output {
+            Output::Quiet => {}
+            Output::Json => self.print(&serde_json::to_string(finished).unwrap_or_default()),
+            Output::Table => match program_output(&finished.result) {
+                Some((stdout, stderr)) => self.program(finished, &stdout, &stderr),
+                None => self.row(finished),
+            },
+        }
+    }
+
+    fn print(&self, line: &str) {
+        self.bar.suspend(|| {
+            let _ = writeln!(std::io::stdout().lock(), "{line}");
+        });
+    }
+
+    fn program(&self, finished: &Finished, stdout: &[u8], stderr: &[u8]) {
+        self.bar.suspend(|| {
+            let _ = std::io::stdout().lock().write_all(stdout);
+            let _ = std::io::stderr().lock().write_all(stderr);
+            for (name, field) in [("stdout", "stdout_dropped_bytes"), ("stderr", "stderr_dropped_bytes")] {
+                if let Some(bytes) = finished.result[field].as_u64() {
+                    eprintln!("task {}: {bytes} more bytes of {name} were dropped", finished.task);
+                }
+            }
+            if let Some(error) = &finished.error {
+                eprintln!("task {} {}: {error}", finished.task, word(finished));
+            }
+        });
+    }
+
+    fn row(&mut self, finished: &Finished) {
+        let width = finished.task.len().max(4);
+        if !self.headed {
+            self.headed = true;
+            self.print(&format!("{:width$}  {:6}  {:>8}  {:24}  RESULT", "TASK", "STATUS", "ATTEMPTS", "WORKER"));
+        }
+        let worker = finished.worker.as_deref().unwrap_or("-");
+        let result = finished.error.clone().unwrap_or_else(|| one_line(&finished.result));
+        let line =
+            format!("{:width$}  {:6}  {:>8}  {worker:24}  {result}", finished.task, word(finished), finished.attempts);
+        self.print(line.trim_end());
+    }
+
+    /// How far a job is that is only watched.
+    pub fn progress(&mut self, outstanding: usize) {
+        let total = self.bar.length().unwrap_or(0).max(outstanding as u64);
+        self.bar.set_length(total);
+        self.bar.set_position(total - outstanding as u64);
+    }
+
+    /// Prints the summary to stderr; returns what was counted.
+    pub fn end(self) -> Tally {
+        self.bar.finish_and_clear();
+        let (tally, seconds) = (self.tally, self.began.elapsed().as_secs_f64());
+        let total = tally.done + tally.failed;
+        if total > 1 && self.output != Output::Quiet {
+            let rate = total as f64 / seconds.max(1e-6);
+            eprintln!("{total} tasks: {} done, {} failed in {seconds:.2} s ({rate:.0}/s)", tally.done, tally.failed);
+        }
+        tally
+    }
+}
+
+/// What a program of kind `exec` printed.
+fn program_output(result: &Value) -> Option<(Vec<u8>, Vec<u8>)> {
+    result.get("exit")?;
+    Some((json_to_bytes(result.get("stdout")?)?, json_to_bytes(result.get("stderr")?)?))
+}
+
+fn word(finished: &Finished) -> String {
+    serde_json::to_value(finished.status).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+fn one_line(result: &Value) -> String {
+    match result {
+        Value::Null => String::new(),
+        Value::String(text) if !text.chars().any(char::is_control) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// The herd as text.
+pub fn herd(herd: &Herd) -> String {
+    let mut text = String::new();
+    let mut line = |line: String| {
+        text.push_str(line.trim_end());
+        text.push('\n');
+    };
+    let master = |m: &crate::roles::client::MasterView| format!("{}  (process {} on {})", m.id, m.pid, m.host);
+    match herd.masters.split_first() {
+        None => line("leader   none: start one with `master`".to_owned()),
+        Some((leader, backups)) => {
+            line(format!("leader   {}", master(leader)));
+            backups.iter().for_each(|backup| line(format!("backup   {}", master(backup))));
+        }
+    }
+    if herd.workers.is_empty() {
+        line("workers  none: start one with `worker`".to_owned());
+    }
+    for worker in &herd.workers {
+        let load = format!("{} of {} slots", worker.assigned.min(worker.slots as usize), worker.slots);
+        let queued = worker.assigned.saturating_sub(worker.slots as usize);
+        let queued = if queued > 0 { format!(" +{queued} queued") } else { String::new() };
+        line(format!("worker   {}  {load}{queued}  runs {}", worker.id, worker.kinds.join(", ")));
+    }
+    let (waiting, assigned) = herd.jobs.iter().fold((0, 0), |(w, a), job| (w + job.waiting, a + job.assigned));
+    line(format!("queue    {} jobs, {waiting} tasks waiting, {assigned} assigned", herd.jobs.len()));
+    for job in &herd.jobs {
+        let sealed = if job.sealed { "" } else { "  (not sealed)" };
+        line(format!(
+            "job      {}  {}: {} waiting, {} assigned, {} to collect{sealed}",
+            job.id, job.kind, job.waiting, job.assigned, job.ended
+        ));
+    }
+    for path in &herd.malformed {
+        line(format!("malformed  {path}: not as docs/protocol.md says; ignored"));
+    }
+    text
+}
+
+/// The tree as text, a line for each znode with its data.
+pub fn tree(lines: &[TreeLine]) -> String {
+    let mut text = String::new();
+    for line in lines {
+        let indent = "  ".repeat(line.depth);
+        match &line.node {
+            None => text.push_str(&format!("{indent}... {}\n", line.name)),
+            Some(node) => {
+                let data = String::from_utf8_lossy(&node.data);
+                let long = data.chars().count() > 200;
+                let data: String = data.chars().take(200).map(|c| if c.is_control() { '?' } else { c }).collect();
+                let cut = if long { format!("... ({} bytes)", node.data.len()) } else { String::new() };
+                let version = if node.version > 0 { format!("  v{}", node.version) } else { String::new() };
+                let owner = if node.owner != 0 { format!("  ephemeral {:#x}", node.owner) } else { String::new() };
+                text.push_str(format!("{indent}{}{version}{owner}  {data}{cut}", line.name).trim_end());
+                text.push('\n');
+            }
+        }
+    }
+    text
+}

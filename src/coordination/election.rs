@@ -1,0 +1,146 @@
+//! Leader election by ephemeral sequential znodes (ZooKeeper documentation, "Recipes and Solutions: Leader Election").
+//!
+//! 1. A candidate creates `<root>/<name>-<uid>-` as an ephemeral sequential znode; ZooKeeper appends a number.
+//! 2. It lists the candidates. The lowest number leads.
+//! 3. Any other watches only the candidate right before it, so that one death wakes one process, and lists again when
+//!    the watch fires.
+//! 4. A candidate that is absent from the list has lost its znode and must join again; it never concludes that nobody
+//!    is before it.
+//!
+//! Winning is an opinion of the past: every write of a leader carries [`Leadership::guard`], and ZooKeeper refuses it
+//! once the znode is gone. The crate's own `Client::lock` is not used; it can leak its znode and then wait behind it.
+
+use super::ephemeral;
+use super::failure::Failure;
+use super::paths;
+use super::session::{Op, Session};
+
+/// A place in the queue.
+#[derive(Debug)]
+pub struct Candidacy {
+    session: Session,
+    root: String,
+    path: String,
+}
+
+/// How waiting for leadership ended.
+#[derive(Debug)]
+pub enum Election {
+    /// Nobody is before us.
+    Won(Leadership),
+    /// Our znode is gone while the session lives: somebody deleted it. Join again.
+    Removed,
+}
+
+/// The right to lead, as long as its znode exists.
+#[derive(Debug)]
+pub struct Leadership {
+    candidacy: Candidacy,
+}
+
+impl Candidacy {
+    /// Joins the queue below `root`, an existing path.
+    ///
+    /// - `name`: shown to people; it plays no part in who wins.
+    /// - `uid`: random and new for every candidacy.
+    /// - `data`: what the znode holds.
+    ///
+    /// Errors: refused, or session over.
+    pub async fn enter(session: &Session, root: &str, name: &str, uid: &str, data: &[u8]) -> Result<Self, Failure> {
+        let prefix = paths::join(root, &format!("{name}-{uid}-"));
+        let path = ephemeral::create(session, &prefix, data, true).await?;
+        Ok(Candidacy { session: session.clone(), root: root.to_owned(), path })
+    }
+
+    /// The znode.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Waits without limit until nobody is before us. Dropping the future changes nothing; the candidacy stays.
+    ///
+    /// Errors: session over.
+    pub async fn won(self) -> Result<Election, Failure> {
+        loop {
+            match self.look().await {
+                Ok(Look::First) => return Ok(Election::Won(Leadership { candidacy: self })),
+                Ok(Look::Absent) => return Ok(Election::Removed),
+                Ok(Look::Behind(watch)) => watch.fired().await,
+                Err(Failure::SessionOver(cause)) => return Err(Failure::SessionOver(cause)),
+                Err(Failure::Unknown(_) | Failure::Refused(_)) => self.session.settle().await?,
+            }
+        }
+    }
+
+    async fn look(&self) -> Result<Look, Failure> {
+        // A server that lags behind could still show a predecessor that is gone, or not show us.
+        self.session.sync().await?;
+        let names = self.session.children(&self.root).await?.unwrap_or_default();
+        let Some(own) = names.iter().find(|name| *name == paths::name(&self.path)).and_then(|n| paths::sequence(n))
+        else {
+            return Ok(Look::Absent);
+        };
+        let before = names.iter().filter_map(|n| Some((paths::sequence(n)?, n))).filter(|(number, _)| *number < own);
+        let Some((_, before)) = before.max() else { return Ok(Look::First) };
+        let (node, watch) = self.session.watch_node(&paths::join(&self.root, before)).await?;
+        match node {
+            Some(_) => Ok(Look::Behind(watch)),
+            None => Box::pin(self.look()).await, // gone since the listing
+        }
+    }
+
+    /// Leaves the queue. The znode is deleted by its exact path, until it is gone or the session over.
+    pub async fn withdraw(&self) {
+        loop {
+            match self.session.write(Op::Delete { path: self.path.clone(), version: None }).await {
+                Err(Failure::Unknown(_)) => {
+                    if self.session.settle().await.is_err() {
+                        return;
+                    }
+                }
+                Ok(_) | Err(Failure::Refused(_) | Failure::SessionOver(_)) => return,
+            }
+        }
+    }
+}
+
+enum Look {
+    First,
+    Behind(super::watch::NodeWatch),
+    Absent,
+}
+
+impl Leadership {
+    /// Heads every multi that a leader sends: it is refused once this leadership is over, however late it arrives.
+    pub fn guard(&self) -> Op {
+        Op::Check { path: self.candidacy.path.clone(), version: None }
+    }
+
+    /// The znode.
+    pub fn path(&self) -> &str {
+        &self.candidacy.path
+    }
+
+    /// Completes when the znode is gone or the session over.
+    pub fn lost(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (session, path) = (self.candidacy.session.clone(), self.candidacy.path.clone());
+        async move {
+            loop {
+                match session.watch_node(&path).await {
+                    Ok((Some(_), watch)) => watch.fired().await,
+                    Ok((None, _)) | Err(Failure::SessionOver(_)) => return,
+                    Err(Failure::Unknown(_) | Failure::Refused(_)) => {
+                        if session.settle().await.is_err() {
+                            return;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Gives the leadership up: the next candidate is woken at once.
+    pub async fn resign(self) {
+        self.candidacy.withdraw().await;
+    }
+}

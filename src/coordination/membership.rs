@@ -1,0 +1,49 @@
+//! Group membership: a process is a member as long as its ephemeral znode exists (ZooKeeper documentation, "Recipes
+//! and Solutions: Group Membership").
+
+use super::ephemeral;
+use super::failure::Failure;
+use super::paths;
+use super::session::{Node, Op, Session};
+use super::watch::NodeWatch;
+
+/// A membership, identified by a znode of its own.
+#[derive(Debug, Clone)]
+pub struct Registration {
+    session: Session,
+    path: String,
+}
+
+impl Registration {
+    /// Joins the group below `root`, an existing path, as `<name>-<uid>`; `uid` is random and new for every
+    /// registration.
+    ///
+    /// Errors: refused, or session over.
+    pub async fn enter(session: &Session, root: &str, name: &str, uid: &str, data: &[u8]) -> Result<Self, Failure> {
+        let path = paths::join(root, &format!("{name}-{uid}"));
+        let path = ephemeral::create(session, &path, data, false).await?;
+        Ok(Registration { session: session.clone(), path })
+    }
+
+    /// The znode.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Heads every multi of a member: it is refused once the membership is over.
+    pub fn guard(&self) -> Op {
+        Op::Check { path: self.path.clone(), version: None }
+    }
+
+    /// Reads the znode and watches it; `None` once it is gone. A read whose answer was lost is repeated.
+    ///
+    /// Errors: session over, or refused.
+    pub async fn read(&self) -> Result<(Option<Node>, NodeWatch), Failure> {
+        loop {
+            match self.session.watch_node(&self.path).await {
+                Err(Failure::Unknown(_)) => self.session.settle().await?,
+                done => return done,
+            }
+        }
+    }
+}

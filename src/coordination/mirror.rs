@@ -1,0 +1,262 @@
+//! A subtree, followed: listed once, then kept in step by one persistent recursive watch.
+//!
+//! The cost is O(1) for each change, and not one listing. But such a watch dies at the first reconnect without a word,
+//! and what happened in between is lost (ZOOKEEPER-4698). So at every change of the session's state, every
+//! [`RECONCILE_EVERY`], and whenever its owner asks, the mirror watches anew (before it drops the old watch), syncs,
+//! lists and reads everything, and hands over a [`Change::Snapshot`]. Between snapshots events are hints: they may
+//! come twice, or after a snapshot that shows their effect already.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, sleep_until};
+use tracing::debug;
+
+use super::failure::Failure;
+use super::paths;
+use super::reader::Appetite;
+use super::session::{MULTI_OPS_MAX, Node, Session};
+use super::watch::{Event, TreeWatch};
+
+/// A full reconciliation this often, whatever the watch says.
+pub const RECONCILE_EVERY: Duration = Duration::from_secs(30);
+/// The most events handed over at a time.
+const EVENTS_MAX: usize = 4096;
+
+/// What is mirrored, and what of it is read.
+#[derive(Debug, Clone, Copy)]
+pub struct Scope {
+    /// How many levels below the root are listed.
+    pub levels: usize,
+    /// Whether the znode at this path below the root is read when it is created.
+    pub read_created: fn(&str) -> bool,
+    /// Whether it is read when its data is set.
+    pub read_changed: fn(&str) -> bool,
+}
+
+/// What changed. Paths are below the root, without a leading slash: `job/0000000001`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Everything, parents before their children. What is not in it does not exist.
+    Snapshot {
+        /// Each znode below the root.
+        nodes: Vec<(String, Node)>,
+        /// The number of the last [`Mirror::refresh`] that this snapshot answers; 0 before the first.
+        answers: u64,
+    },
+    /// A znode was created; it was read if the scope says so, and its version is 0 otherwise.
+    Created(String, Option<Node>),
+    /// A znode's data was set; it was read if the scope says so.
+    Changed(String, Option<Node>),
+    /// A znode was deleted.
+    Deleted(String),
+    /// The root itself does not exist.
+    RootGone,
+}
+
+/// A mirrored subtree; it ends when dropped.
+#[derive(Debug)]
+pub struct Mirror {
+    changes: mpsc::Receiver<Vec<Change>>,
+    refresh: mpsc::UnboundedSender<u64>,
+    asked: u64,
+}
+
+impl Mirror {
+    /// Follows everything below `root`.
+    pub fn start(session: Session, root: &str, scope: Scope) -> Self {
+        let (sender, changes) = mpsc::channel(4);
+        let (refresh, requests) = mpsc::unbounded_channel();
+        let follower = Follower { session, root: root.to_owned(), scope, changes: sender, requests, answers: 0 };
+        tokio::spawn(follower.run());
+        Mirror { changes, refresh, asked: 0 }
+    }
+
+    /// The next changes, in order; `None` once the session is over. Safe to cancel.
+    pub async fn next(&mut self) -> Option<Vec<Change>> {
+        self.changes.recv().await
+    }
+
+    /// Asks for a snapshot read after now; returns the number that it will carry.
+    pub fn refresh(&mut self) -> u64 {
+        self.asked += 1;
+        let _ = self.refresh.send(self.asked);
+        self.asked
+    }
+}
+
+struct Follower {
+    session: Session,
+    root: String,
+    scope: Scope,
+    changes: mpsc::Sender<Vec<Change>>,
+    requests: mpsc::UnboundedReceiver<u64>,
+    answers: u64,
+}
+
+impl Follower {
+    async fn run(mut self) {
+        let mut status = self.session.status();
+        let mut watch: Option<(TreeWatch, u64)> = None; // and the epoch in which it was set
+        loop {
+            if self.session.connected().await.is_err() {
+                return;
+            }
+            let epoch = status.borrow_and_update().epoch;
+            match self.reconcile(&mut watch, epoch).await {
+                Ok(()) => {}
+                Err(Failure::SessionOver(_)) => return,
+                Err(failure) => {
+                    debug!(root = %self.root, %failure, "cannot reconcile: trying again");
+                    sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            }
+            let Some((watch, _)) = &mut watch else { continue };
+            tokio::select! {
+                goes_on = self.follow(watch) => if !goes_on { return },
+                // The watch may be dead now; what `follow` was doing is made up for by the next snapshot.
+                _ = status.wait_for(|s| s.epoch != epoch) => {}
+            }
+        }
+    }
+
+    /// Sets a watch unless there is one of this epoch, then reads everything and hands it over.
+    async fn reconcile(&mut self, watch: &mut Option<(TreeWatch, u64)>, epoch: u64) -> Result<(), Failure> {
+        let mut old = None;
+        if watch.as_ref().is_none_or(|(_, set_in)| *set_in != epoch) {
+            let anew = self.session.watch_tree(&self.root).await?;
+            old = watch.replace((anew, epoch));
+        }
+        while let Ok(asked) = self.requests.try_recv() {
+            self.answers = asked;
+        }
+        self.session.sync().await?;
+        let change = match self.read_everything().await? {
+            Some(nodes) => Change::Snapshot { nodes, answers: self.answers },
+            None => Change::RootGone,
+        };
+        let _ = self.changes.send(vec![change]).await;
+        drop(old);
+        Ok(())
+    }
+
+    async fn read_everything(&self) -> Result<Option<Vec<(String, Node)>>, Failure> {
+        let mut appetite = Appetite::default();
+        let (mut all, mut level) = (Vec::new(), vec![String::new()]);
+        for depth in 0..self.scope.levels {
+            let mut below = Vec::new();
+            for parents in level.chunks(MULTI_OPS_MAX) {
+                let paths: Vec<String> = parents.iter().map(|p| self.absolute(p)).collect();
+                let children = self.session.children_many(&paths).await?;
+                if depth == 0 && children == [None] {
+                    return Ok(None);
+                }
+                for (parent, names) in parents.iter().zip(children) {
+                    let path = |name: String| if parent.is_empty() { name } else { paths::join(parent, &name) };
+                    below.extend(names.unwrap_or_default().into_iter().map(path));
+                }
+            }
+            level.clear();
+            let mut rest = &below[..];
+            while !rest.is_empty() {
+                let (now, later) = rest.split_at(appetite.bite().min(rest.len()));
+                let paths: Vec<String> = now.iter().map(|p| self.absolute(p)).collect();
+                let nodes = self.session.get_many(&paths).await?;
+                appetite.learn(&nodes);
+                for (path, node) in now.iter().zip(nodes) {
+                    let Some(node) = node else { continue }; // deleted since the listing
+                    level.push(path.clone());
+                    all.push((path.clone(), node));
+                }
+                rest = later;
+            }
+        }
+        Ok(Some(all))
+    }
+
+    fn absolute(&self, path: &str) -> String {
+        if path.is_empty() { self.root.clone() } else { paths::join(&self.root, path) }
+    }
+
+    /// Hands over events until it is time to reconcile; `false` when nobody listens or the session is over.
+    async fn follow(&mut self, watch: &mut TreeWatch) -> bool {
+        let reconcile_at = Instant::now() + RECONCILE_EVERY;
+        loop {
+            let first = tokio::select! {
+                event = watch.next() => match event {
+                    Some(event) => event,
+                    None => return false,
+                },
+                asked = self.requests.recv() => match asked {
+                    Some(asked) => {
+                        self.answers = asked;
+                        return true;
+                    }
+                    None => return false,
+                },
+                () = sleep_until(reconcile_at) => return true,
+            };
+            let mut events = vec![first];
+            while events.len() < EVENTS_MAX
+                && let Some(event) = watch.try_next()
+            {
+                events.push(event);
+            }
+            match self.interpret(events).await {
+                Ok(changes) if changes.is_empty() => {}
+                Ok(changes) => {
+                    if self.changes.send(changes).await.is_err() {
+                        return false;
+                    }
+                }
+                Err(failure) => {
+                    debug!(root = %self.root, %failure, "cannot read what changed: reconciling");
+                    return true;
+                }
+            }
+        }
+    }
+
+    /// Turns events into changes, with the reads that the scope asks for made in one go. A read may show a later state
+    /// than the event's; the event of that state follows.
+    async fn interpret(&self, events: Vec<Event>) -> Result<Vec<Change>, Failure> {
+        let mut wanted = Vec::new();
+        let mut changes = Vec::with_capacity(events.len());
+        for event in events {
+            let (Event::Created(path) | Event::Changed(path) | Event::Deleted(path)) = &event;
+            let Some(path) = paths::below(&self.root, path).map(str::to_owned) else { continue };
+            let (change, read) = match event {
+                Event::Deleted(_) if path.is_empty() => (Change::RootGone, false),
+                Event::Created(_) | Event::Changed(_) if path.is_empty() => continue,
+                Event::Deleted(_) => (Change::Deleted(path.clone()), false),
+                Event::Created(_) => (Change::Created(path.clone(), None), (self.scope.read_created)(&path)),
+                Event::Changed(_) => (Change::Changed(path.clone(), None), (self.scope.read_changed)(&path)),
+            };
+            if read {
+                wanted.push((changes.len(), self.absolute(&path)));
+            }
+            changes.push(change);
+        }
+        let mut appetite = Appetite::default();
+        let mut rest = &wanted[..];
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(appetite.bite().min(rest.len()));
+            let paths: Vec<String> = now.iter().map(|(_, path)| path.clone()).collect();
+            let nodes = self.session.get_many(&paths).await?;
+            appetite.learn(&nodes);
+            for ((at, _), read) in now.iter().zip(nodes) {
+                match (&mut changes[*at], read) {
+                    (Change::Created(_, node) | Change::Changed(_, node), Some(read)) => *node = Some(read),
+                    (change @ (Change::Created(..) | Change::Changed(..)), None) => {
+                        let (Change::Created(path, _) | Change::Changed(path, _)) = change else { continue };
+                        *change = Change::Deleted(std::mem::take(path));
+                    }
+                    (Change::Snapshot { .. } | Change::Deleted(_) | Change::RootGone, _) => {}
+                }
+            }
+            rest = later;
+        }
+        Ok(changes)
+    }
+}

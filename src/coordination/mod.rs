@@ -1,0 +1,38 @@
+//! The coordination core: ZooKeeper recipes that know nothing of tasks, usable on their own.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | [`failure`] | what a failed call means: refused, unknown, or session over |
+//! | [`session`] | connecting, the session's life, reads and multis |
+//! | [`lease`] | how long a process may trust its session |
+//! | [`paths`] | joining and splitting znode paths, sequence numbers |
+//! | [`watch`] | one-shot and recursive watches, within a budget |
+//! | [`commit`] | group commit: many transactions in one multi |
+//! | [`reader`] | the same for reads |
+//! | [`mirror`] | a subtree kept in step by a recursive watch and reconciliation |
+//! | [`ephemeral`] | creating an ephemeral znode so that a lost reply does no harm |
+//! | [`election`] | leader election by ephemeral sequential znodes |
+//! | [`membership`] | group membership by ephemeral znodes |
+//!
+//! This is the only module that imports the `zookeeper-client` crate.
+
+pub mod commit;
+pub mod election;
+pub mod ephemeral;
+pub mod failure;
+pub mod lease;
+pub mod membership;
+pub mod mirror;
+pub mod paths;
+pub mod reader;
+pub mod session;
+pub mod watch;
+
+pub use commit::{CommitError, Committer};
+pub use election::{Candidacy, Leadership};
+pub use failure::{Failure, Refusal};
+pub use lease::Lease;
+pub use membership::Registration;
+pub use mirror::{Change, Mirror, Scope};
+pub use reader::Reader;
+pub use session::{ConnectString, Node, Op, Session, SessionConfig, State, Status};

@@ -1,0 +1,100 @@
+//! Group reading: many znodes in one request, gathered as in [`commit`](super::commit).
+
+use tokio::sync::{mpsc, oneshot};
+use tracing::debug;
+
+use super::failure::Failure;
+use super::session::{MULTI_OPS_MAX, Node, Session};
+
+/// The size of an answer to aim for.
+const ANSWER_BYTES: usize = 1024 * 1024;
+/// What a znode is taken to be before one was read, in bytes.
+const FIRST_GUESS_BYTES: usize = 8 * 1024;
+
+type Reply = oneshot::Sender<Result<Option<Node>, Failure>>;
+
+/// Reads znodes in groups, in the order of the calls.
+#[derive(Clone, Debug)]
+pub struct Reader {
+    queue: mpsc::UnboundedSender<(String, Reply)>,
+}
+
+impl Reader {
+    /// Reads on `session`.
+    pub fn start(session: Session) -> Self {
+        let (queue, requests) = mpsc::unbounded_channel();
+        tokio::spawn(run(session, requests));
+        Reader { queue }
+    }
+
+    /// The znode, or `None` where it is absent. A read whose answer was lost is repeated.
+    ///
+    /// Errors: refused, or session over.
+    pub fn read(&self, path: String) -> impl Future<Output = Result<Option<Node>, Failure>> + Send + use<> {
+        let (reply, answer) = oneshot::channel();
+        let queued = self.queue.send((path, reply));
+        async move {
+            let closed = || Failure::SessionOver("closed".to_owned());
+            queued.map_err(|_| closed())?;
+            answer.await.unwrap_or_else(|_| Err(closed()))
+        }
+    }
+}
+
+/// How many znodes to ask for at once. Their size shows only in the answer, so the largest of one answer sets how many
+/// the next request asks for.
+#[derive(Debug)]
+pub(super) struct Appetite {
+    largest_bytes: usize,
+}
+
+impl Default for Appetite {
+    fn default() -> Self {
+        Appetite { largest_bytes: FIRST_GUESS_BYTES }
+    }
+}
+
+impl Appetite {
+    pub(super) fn bite(&self) -> usize {
+        (ANSWER_BYTES / self.largest_bytes).clamp(1, MULTI_OPS_MAX)
+    }
+
+    pub(super) fn learn(&mut self, nodes: &[Option<Node>]) {
+        if let Some(largest) = nodes.iter().flatten().map(|n| n.data.len() + 128).max() {
+            self.largest_bytes = largest;
+        }
+    }
+}
+
+async fn run(session: Session, mut requests: mpsc::UnboundedReceiver<(String, Reply)>) {
+    let mut appetite = Appetite::default();
+    while let Some((path, reply)) = requests.recv().await {
+        let (mut paths, mut replies) = (vec![path], vec![reply]);
+        while paths.len() < appetite.bite()
+            && let Ok((path, reply)) = requests.try_recv()
+        {
+            paths.push(path);
+            replies.push(reply);
+        }
+        match read_all(&session, &paths).await {
+            Ok(nodes) => {
+                appetite.learn(&nodes);
+                replies.into_iter().zip(nodes).for_each(|(reply, node)| drop(reply.send(Ok(node))));
+            }
+            Err(failure) => replies.into_iter().for_each(|reply| drop(reply.send(Err(failure.clone())))),
+        }
+    }
+}
+
+/// Reads until an answer comes or the session is over.
+async fn read_all(session: &Session, paths: &[String]) -> Result<Vec<Option<Node>>, Failure> {
+    loop {
+        match session.get_many(paths).await {
+            Err(Failure::Unknown(cause)) => {
+                debug!(%cause, "a read was not answered: repeating it");
+                session.settle().await?;
+            }
+            done => return done,
+        }
+    }
+}

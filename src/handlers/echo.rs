@@ -1,0 +1,14 @@
+use serde_json::Value;
+
+use super::{Handler, Task, TaskError};
+use crate::records::bytes_to_json;
+
+/// Returns its payload.
+#[derive(Debug, Clone, Copy)]
+pub struct Echo;
+
+impl Handler for Echo {
+    async fn run(&self, task: Task) -> Result<Value, TaskError> {
+        Ok(bytes_to_json(&task.payload))
+    }
+}

@@ -1,0 +1,114 @@
+use std::os::unix::process::ExitStatusExt;
+use std::process::{ExitStatus, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use serde_json::{Map, Value, json};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::process::{Child, Command};
+
+use super::{Handler, Task, TaskError};
+use crate::records::bytes_to_json;
+
+/// How much of a program's stdout, and of its stderr, is kept: the first 96 KiB.
+const OUTPUT_BYTES_MAX: usize = 96 * 1024;
+
+/// Runs a program: the job's arguments are the program and its arguments, the payload its standard input.
+///
+/// Returns `{"exit": 3, "stdout": "...", "stderr": "..."}`, with `"signal"` where one ended it, and
+/// `"stdout_dropped_bytes"` where there was more than the 96 KiB kept (likewise for stderr). Any exit code but 0 is a
+/// failure. The program runs in a process group of its own, which is killed whole when the task must stop.
+#[derive(Debug, Clone, Copy)]
+pub struct Exec;
+
+impl Handler for Exec {
+    async fn run(&self, task: Task) -> Result<Value, TaskError> {
+        let Some((program, args)) = task.args.split_first() else {
+            return Err(TaskError::new("exec was given no program: client submit -- PROGRAM ARGS..."));
+        };
+        let child = Command::new(program)
+            .args(args)
+            .env("HERDSMAN_TASK", task.id.to_string())
+            .env("HERDSMAN_ATTEMPT", task.attempt.to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .map_err(|error| TaskError::new(format!("cannot run '{program}': {error}")))?;
+        let mut group = Group::of(child);
+        let (stdin, stdout, stderr) = (group.child.stdin.take(), group.child.stdout.take(), group.child.stderr.take());
+        let feed = async move {
+            if let Some(mut stdin) = stdin {
+                let _ = stdin.write_all(&task.payload).await; // a program need not read it
+            }
+        };
+        let ((), stdout, stderr, status) =
+            tokio::join!(feed, keep(stdout), keep(stderr), async { group.child.wait().await });
+        group.ended = true;
+        let status = status?;
+        let mut result = Map::new();
+        result.insert("exit".to_owned(), json!(status.code()));
+        if let Some(signal) = status.signal() {
+            result.insert("signal".to_owned(), json!(signal));
+        }
+        for (name, kept) in [("stdout", stdout?), ("stderr", stderr?)] {
+            result.insert(name.to_owned(), bytes_to_json(&kept.bytes));
+            if kept.dropped > 0 {
+                result.insert(format!("{name}_dropped_bytes"), json!(kept.dropped));
+            }
+        }
+        let result = Value::Object(result);
+        if status.success() { Ok(result) } else { Err(TaskError { error: describe(status), result }) }
+    }
+}
+
+fn describe(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit code {code}"),
+        (None, Some(signal)) => format!("ended by signal {signal}"),
+        (None, None) => "ended without an exit code".to_owned(),
+    }
+}
+
+struct Kept {
+    bytes: Vec<u8>,
+    dropped: usize,
+}
+
+/// Reads all of a stream and keeps its beginning.
+async fn keep(stream: Option<impl AsyncRead + Unpin>) -> std::io::Result<Kept> {
+    let mut kept = Kept { bytes: Vec::new(), dropped: 0 };
+    let Some(mut stream) = stream else { return Ok(kept) };
+    let mut buffer = vec![0; 16 * 1024];
+    loop {
+        let read = stream.read(&mut buffer).await?;
+        if read == 0 {
+            return Ok(kept);
+        }
+        let room = read.min(OUTPUT_BYTES_MAX - kept.bytes.len());
+        kept.bytes.extend_from_slice(&buffer[..room]);
+        kept.dropped += read - room;
+    }
+}
+
+/// A program and all that it started; killed when dropped before its end.
+struct Group {
+    child: Child,
+    pid: Option<Pid>,
+    ended: bool,
+}
+
+impl Group {
+    fn of(child: Child) -> Self {
+        let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+        Group { child, pid, ended: false }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(pid) = self.pid.filter(|_| !self.ended) {
+            let _ = kill_process_group(pid, Signal::KILL);
+        }
+    }
+}

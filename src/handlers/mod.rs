@@ -1,0 +1,130 @@
+//! What workers run: the trait that users implement, and the kinds that come with Herdsman.
+//!
+//! ```
+//! use herdsman::handlers::{Handler, Handlers, Task, TaskError};
+//! use serde_json::{Value, json};
+//!
+//! struct WordCount;
+//!
+//! impl Handler for WordCount {
+//!     async fn run(&self, task: Task) -> Result<Value, TaskError> {
+//!         let text = String::from_utf8(task.payload)?;
+//!         Ok(json!(text.split_whitespace().count()))
+//!     }
+//! }
+//!
+//! let handlers = Handlers::builtin().with("wordcount", WordCount);
+//! assert!(handlers.kinds().contains(&"wordcount".to_owned()));
+//! ```
+
+mod echo;
+mod exec;
+mod sleep;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+pub use echo::Echo;
+pub use exec::Exec;
+pub use sleep::Sleep;
+
+use crate::records::TaskId;
+
+/// A task to be run.
+#[derive(Debug, Clone)]
+pub struct Task {
+    /// Its id.
+    pub id: TaskId,
+    /// Which attempt this is, counted from 1.
+    pub attempt: u32,
+    /// The job's arguments.
+    pub args: Vec<String>,
+    /// The payload, at most 512 KiB.
+    pub payload: Vec<u8>,
+}
+
+/// Runs the tasks of one kind.
+pub trait Handler: Send + Sync + 'static {
+    /// Runs one task; several run at once.
+    ///
+    /// The future is dropped where the task must stop: it was withdrawn, or the session may be over. What it started
+    /// must end with it. A panic fails the attempt, not the worker.
+    ///
+    /// A task may be run more than once (its worker may die after running it and before saying so); its outcome is
+    /// recorded exactly once.
+    fn run(&self, task: Task) -> impl Future<Output = Result<Value, TaskError>> + Send;
+}
+
+/// Why an attempt failed. Any error turns into one by `?`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TaskError {
+    /// The reason, for people.
+    pub error: String,
+    /// What there is of a result all the same.
+    pub result: Value,
+}
+
+impl TaskError {
+    /// A failure with nothing but a reason.
+    pub fn new(error: impl fmt::Display) -> Self {
+        TaskError { error: error.to_string(), result: Value::Null }
+    }
+}
+
+impl<E: std::error::Error> From<E> for TaskError {
+    fn from(error: E) -> Self {
+        TaskError::new(error)
+    }
+}
+
+type Running = Pin<Box<dyn Future<Output = Result<Value, TaskError>> + Send>>;
+type Run = Arc<dyn Fn(Task) -> Running + Send + Sync>;
+
+/// The kinds of tasks that a worker runs, each with its handler.
+#[derive(Clone, Default)]
+pub struct Handlers {
+    by_kind: BTreeMap<String, Run>,
+}
+
+impl Handlers {
+    /// None.
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// `sleep` and `echo`, which anybody may run.
+    pub fn builtin() -> Self {
+        Self::none().with("sleep", Sleep).with("echo", Echo)
+    }
+
+    /// One more kind.
+    pub fn with(mut self, kind: &str, handler: impl Handler) -> Self {
+        let handler = Arc::new(handler);
+        let run: Run = Arc::new(move |task| {
+            let handler = handler.clone();
+            Box::pin(async move { handler.run(task).await })
+        });
+        self.by_kind.insert(kind.to_owned(), run);
+        self
+    }
+
+    /// The kinds, sorted.
+    pub fn kinds(&self) -> Vec<String> {
+        self.by_kind.keys().cloned().collect()
+    }
+
+    /// Begins a task, or `None` where its kind is not among these.
+    pub(crate) fn run(&self, kind: &str, task: Task) -> Option<Running> {
+        self.by_kind.get(kind).map(|run| run(task))
+    }
+}
+
+impl fmt::Debug for Handlers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.by_kind.keys()).finish()
+    }
+}

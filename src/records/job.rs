@@ -1,0 +1,85 @@
+//! `/tasks/<job>`: what all tasks of a job have in common.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// How the tasks of a job are treated.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policy {
+    /// After so many failed attempts a task is over. An attempt whose worker was lost is not a failed one.
+    #[serde(default = "one")]
+    pub max_attempts: u32,
+    /// Fields of other versions.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
+
+fn one() -> u32 {
+    1
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Policy { max_attempts: 1, other: Map::new() }
+    }
+}
+
+/// A job's record. Kind, arguments and policy never change; `sealed` goes from false to true, once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobRecord {
+    /// Which handler runs the tasks.
+    pub kind: String,
+    /// What the kind makes of it; for `exec`, the program and its arguments.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub args: Vec<String>,
+    /// How its tasks are treated.
+    #[serde(default)]
+    pub policy: Policy,
+    /// Whether all tasks were submitted. Only the submitter may collect, cancel or close before that.
+    #[serde(default)]
+    pub sealed: bool,
+    /// Fields of other versions.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
+
+impl JobRecord {
+    /// An unsealed job of the given kind.
+    pub fn new(kind: &str, args: Vec<String>, policy: Policy) -> Self {
+        JobRecord { kind: kind.to_owned(), args, policy, sealed: false, other: Map::new() }
+    }
+
+    /// As it is stored.
+    pub fn to_json(&self) -> Vec<u8> {
+        super::to_json(self)
+    }
+
+    /// A stored record, or why it is none.
+    pub fn from_json(data: &[u8]) -> Result<Self, String> {
+        super::from_json(data)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_set_again_keeps_the_fields_of_other_versions() {
+        let text = br#"{"kind":"echo","policy":{"max_attempts":3,"backoff":"1s"},"sealed":false,"color":"red"}"#;
+        let mut record = JobRecord::from_json(text).expect("valid");
+        record.sealed = true;
+        let json: Value = serde_json::from_slice(&record.to_json()).expect("valid");
+        assert_eq!(json["color"], "red");
+        assert_eq!(json["policy"]["backoff"], "1s");
+        assert_eq!(json["sealed"], true);
+    }
+
+    #[test]
+    fn only_the_kind_must_be_there() {
+        let record = JobRecord::from_json(br#"{"kind":"echo"}"#).expect("valid");
+        assert_eq!(record, JobRecord::new("echo", vec![], Policy::default()));
+        assert!(JobRecord::from_json(b"{}").is_err());
+        assert!(JobRecord::from_json(b"").is_err());
+    }
+}

@@ -1,0 +1,32 @@
+//! What is stored in the tree, and its JSON. A reader ignores fields that it does not know, and whoever sets a record
+//! again keeps them.
+
+mod job;
+mod master;
+mod outcome;
+mod task;
+pub mod tree;
+mod worker;
+
+pub use job::{JobRecord, Policy};
+pub use master::MasterRecord;
+pub use outcome::{Outcome, OutcomeStatus, bytes_to_json, json_to_bytes};
+pub use task::TaskState;
+pub use tree::{Assignment, JobId, TaskId, WorkerId};
+pub use worker::WorkerRecord;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// The most bytes of a payload or an outcome: 512 KiB, below ZooKeeper's 1 MB for a whole request.
+pub const DATA_BYTES_MAX: usize = 512 * 1024;
+
+/// A record as it is stored.
+pub(crate) fn to_json(record: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(record).expect("records have string keys")
+}
+
+/// A stored record, or why it is none.
+pub(crate) fn from_json<R: DeserializeOwned>(data: &[u8]) -> Result<R, String> {
+    serde_json::from_slice(data).map_err(|error| error.to_string())
+}

@@ -1,0 +1,104 @@
+//! `/data/<job>/<n>` at version 1: how a task ended.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::DATA_BYTES_MAX;
+
+/// How a task ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OutcomeStatus {
+    /// The handler returned a result.
+    Done,
+    /// The last attempt failed.
+    Failed,
+}
+
+/// A task's outcome, committed in the same multi that deletes the task.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// Whether it is done or failed.
+    pub status: OutcomeStatus,
+    /// Who committed it.
+    pub worker: String,
+    /// Which attempt it was, counted from 1.
+    pub attempts: u32,
+    /// What the handler returned; see the kind.
+    #[serde(default)]
+    pub result: Value,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+impl Outcome {
+    /// As it is stored. An outcome over the limit becomes a failed one that says so.
+    pub fn to_json(&self) -> Vec<u8> {
+        let data = super::to_json(self);
+        if data.len() <= DATA_BYTES_MAX {
+            return data;
+        }
+        let error = format!(
+            "the outcome has {} bytes, more than the {DATA_BYTES_MAX} that fit: return less, or write it elsewhere and \
+             return where",
+            data.len()
+        );
+        let refused =
+            Outcome { status: OutcomeStatus::Failed, result: Value::Null, error: Some(error), ..self.clone() };
+        super::to_json(&refused)
+    }
+
+    /// A stored outcome, or why it is none.
+    pub fn from_json(data: &[u8]) -> Result<Self, String> {
+        super::from_json(data)
+    }
+}
+
+/// Bytes as JSON: text where that is no longer than base64 would be, `{"base64": "..."}` otherwise.
+pub fn bytes_to_json(bytes: &[u8]) -> Value {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        // Control characters take six bytes each in JSON.
+        let escapes = text.bytes().filter(|b| *b < 0x20 && !matches!(b, b'\n' | b'\t' | b'\r')).count();
+        if escapes * 6 <= text.len() / 4 + 32 {
+            return Value::String(text.to_owned());
+        }
+    }
+    json!({ "base64": BASE64.encode(bytes) })
+}
+
+/// The bytes that [`bytes_to_json`] wrote; `None` for any other value.
+pub fn json_to_bytes(value: &Value) -> Option<Vec<u8>> {
+    match value {
+        Value::String(text) => Some(text.clone().into_bytes()),
+        Value::Object(fields) if fields.len() == 1 => BASE64.decode(fields.get("base64")?.as_str()?).ok(),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn bytes_survive_json_and_grow_by_no_more_than_half(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
+            let value = bytes_to_json(&bytes);
+            prop_assert!(value.to_string().len() <= bytes.len() * 3 / 2 + 100 + bytes.iter().filter(|b| matches!(b, b'"' | b'\\' | b'\n' | b'\t' | b'\r')).count());
+            prop_assert_eq!(json_to_bytes(&value), Some(bytes));
+        }
+    }
+
+    #[test]
+    fn an_oversized_outcome_becomes_a_failed_one() {
+        let result = Value::String("x".repeat(DATA_BYTES_MAX));
+        let large = Outcome { status: OutcomeStatus::Done, worker: "w".into(), attempts: 1, result, error: None };
+        let stored = Outcome::from_json(&large.to_json()).expect("valid");
+        assert_eq!(stored.status, OutcomeStatus::Failed);
+        assert!(stored.error.expect("says why").contains("more than the 524288"));
+    }
+}

@@ -1,0 +1,319 @@
+//! A job known by its name: waiting for it, collecting its outcomes, cancelling it. Any process can do this, at any
+//! time, whatever became of the one that submitted it.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use futures::future::join_all;
+use tokio::time::sleep;
+
+use super::{ClientError, Finished};
+use crate::coordination::commit::CommitError;
+use crate::coordination::session::MultiFailure;
+use crate::coordination::{
+    Change, Committer, Failure, Mirror, Op, Reader, Refusal, Scope, Session, SessionConfig, paths,
+};
+use crate::records::tree::task_number;
+use crate::records::{JobId, JobRecord, TaskId, TaskState};
+
+const CONNECT: Duration = Duration::from_secs(10);
+const RECONNECT: Duration = Duration::from_secs(60);
+/// How many znodes are read, delivered and removed at a time.
+const CHUNK: usize = 250;
+/// How often a job that has nothing outstanding is asked whether it was sealed by now.
+const ASK_SEALED_EVERY: Duration = Duration::from_millis(500);
+
+/// A client that looks at jobs and the herd.
+#[derive(Debug)]
+pub struct Client {
+    config: SessionConfig,
+    session: Session,
+}
+
+/// How far a job is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Tasks done.
+    pub done: usize,
+    /// Tasks failed, or dead.
+    pub failed: usize,
+    /// Tasks waiting or running.
+    pub outstanding: usize,
+    /// Whether all was submitted.
+    pub sealed: bool,
+}
+
+impl Tally {
+    /// Counts a task that has ended.
+    pub fn count(&mut self, finished: &Finished) {
+        if finished.is_done() { self.done += 1 } else { self.failed += 1 }
+    }
+}
+
+impl Client {
+    /// Connects within 10 s.
+    pub async fn connect(config: &SessionConfig) -> Result<Self, ClientError> {
+        Ok(Client { config: config.clone(), session: Session::connect(config, CONNECT).await? })
+    }
+
+    /// The session, for reading the tree.
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// Ends the session.
+    pub async fn close(self) {
+        self.session.close().await;
+    }
+
+    async fn record(&self, job: &JobId) -> Result<(JobRecord, i32), ClientError> {
+        let node = self.session.get(&job.path()).await?.ok_or_else(|| ClientError::NotFound(job.clone()))?;
+        let malformed = |error| ClientError::Malformed { path: job.path(), error };
+        Ok((JobRecord::from_json(&node.data).map_err(malformed)?, node.version))
+    }
+
+    /// Watches until the job is sealed and nothing of it is outstanding; removes nothing and seals nothing. Survives
+    /// the end of its session. `progress` hears of every change.
+    ///
+    /// Errors: no such job, or it was closed meanwhile.
+    pub async fn wait(&mut self, job: &JobId, mut progress: impl FnMut(&Tally)) -> Result<Tally, ClientError> {
+        loop {
+            match self.wait_on_session(job, &mut progress).await {
+                Err(ClientError::Failed(Failure::SessionOver(_))) => {
+                    self.session.close().await;
+                    self.session = Session::connect(&self.config, RECONNECT).await?;
+                }
+                Err(ClientError::Failed(Failure::Unknown(_))) => self.session.settle().await?,
+                done => return done,
+            }
+        }
+    }
+
+    async fn wait_on_session(&self, job: &JobId, progress: &mut impl FnMut(&Tally)) -> Result<Tally, ClientError> {
+        let scope = Scope { levels: 1, read_created: |_| false, read_changed: |_| true };
+        let mut mirror = Mirror::start(self.session.clone(), &job.path(), scope);
+        let mut outstanding: BTreeSet<u32> = BTreeSet::new();
+        let (mut known, mut sealed) = (false, false);
+        loop {
+            if known {
+                progress(&Tally { outstanding: outstanding.len(), sealed, ..Tally::default() });
+                if outstanding.is_empty() && !sealed {
+                    sealed = self.record(job).await?.0.sealed;
+                }
+                if outstanding.is_empty() && sealed {
+                    return self.tally(job).await;
+                }
+            }
+            tokio::select! {
+                changes = mirror.next() => {
+                    let over = || Failure::SessionOver("expired or closed".to_owned());
+                    for change in changes.ok_or_else(over)? {
+                        match change {
+                            Change::RootGone => return Err(ClientError::NotFound(job.clone())),
+                            Change::Snapshot { nodes, .. } => {
+                                let alive = |data: &[u8]| !TaskState::from_json(data).is_ok_and(|state| state.dead);
+                                let alive = nodes.iter().filter(|(_, node)| alive(&node.data));
+                                outstanding = alive.filter_map(|(name, _)| task_number(name).ok()).collect();
+                                sealed = self.record(job).await?.0.sealed;
+                                known = true;
+                            }
+                            Change::Created(name, _) => outstanding.extend(task_number(&name)),
+                            Change::Changed(name, node) => {
+                                let dead = node.is_some_and(|n| TaskState::from_json(&n.data).is_ok_and(|s| s.dead));
+                                if let (Ok(n), true) = (task_number(&name), dead) {
+                                    outstanding.remove(&n);
+                                }
+                            }
+                            Change::Deleted(name) => if let Ok(n) = task_number(&name) {
+                                outstanding.remove(&n);
+                            },
+                        }
+                    }
+                }
+                () = sleep(ASK_SEALED_EVERY), if known && outstanding.is_empty() => {}
+            }
+        }
+    }
+
+    async fn tally(&self, job: &JobId) -> Result<Tally, ClientError> {
+        let mut tally = Tally { sealed: true, ..Tally::default() };
+        let ended = self.ended(job, &mut |finished, _| tally.count(&finished)).await?;
+        tally.outstanding = ended.outstanding;
+        Ok(tally)
+    }
+
+    /// Reads what has ended, oldest task first, some at a time; hands each over with whether it left an outcome.
+    async fn ended(&self, job: &JobId, each: &mut (impl FnMut(Finished, bool) + Send)) -> Result<Ended, ClientError> {
+        let reader = Reader::start(self.session.clone());
+        let names = |names: Option<Vec<String>>| {
+            let mut numbers: Vec<u32> = names.unwrap_or_default().iter().filter_map(|n| task_number(n).ok()).collect();
+            numbers.sort_unstable();
+            numbers
+        };
+        let (mut outcomes, mut ended) = (Vec::new(), Ended::default());
+        for numbers in names(self.session.children(&job.data_path()).await?).chunks(CHUNK) {
+            let tasks: Vec<TaskId> = numbers.iter().map(|n| job.task(*n)).collect();
+            let nodes = join_all(tasks.iter().map(|task| reader.read(task.data_path()))).await;
+            for (task, node) in tasks.into_iter().zip(nodes) {
+                if let Some(node) = node?.filter(|node| node.version > 0) {
+                    each(Finished::with_outcome(&task, &node.data), true);
+                    outcomes.push(task);
+                }
+            }
+        }
+        for numbers in names(self.session.children(&job.path()).await?).chunks(CHUNK) {
+            let tasks: Vec<TaskId> = numbers.iter().map(|n| job.task(*n)).collect();
+            let nodes = join_all(tasks.iter().map(|task| reader.read(task.path()))).await;
+            for (task, node) in tasks.into_iter().zip(nodes) {
+                match node?.map(|node| TaskState::from_json(&node.data)) {
+                    Some(Ok(state)) if state.dead => {
+                        each(Finished::dead(&task, state), false);
+                        ended.dead += 1;
+                    }
+                    Some(_) => ended.outstanding += 1,
+                    None => {}
+                }
+            }
+        }
+        ended.outcomes = outcomes;
+        Ok(ended)
+    }
+
+    /// Delivers every outcome that is there, and then removes it, unless `keep`; closes the job once nothing is left.
+    /// With `seal`, seals the job first: its submitter, if it lives, can submit nothing more.
+    ///
+    /// Errors: no such job; not sealed, and neither `keep` nor `seal` given.
+    pub async fn results(
+        &self,
+        job: &JobId,
+        keep: bool,
+        seal: bool,
+        mut deliver: impl FnMut(&Finished) + Send,
+    ) -> Result<Tally, ClientError> {
+        let sealed = if seal { self.seal(job).await.map(|()| true)? } else { self.record(job).await?.0.sealed };
+        if !sealed && !keep {
+            return Err(ClientError::NotSealed(job.clone()));
+        }
+        let mut tally = Tally { sealed, ..Tally::default() };
+        let mut count = |finished: Finished, _| {
+            tally.count(&finished);
+            deliver(&finished);
+        };
+        let ended = self.ended(job, &mut count).await?;
+        tally.outstanding = ended.outstanding;
+        if !keep {
+            let committer = Committer::start(self.session.clone(), None);
+            let delete =
+                |task: &TaskId| committer.commit(vec![Op::Delete { path: task.data_path(), version: Some(1) }]);
+            for removed in join_all(ended.outcomes.iter().map(delete)).await {
+                removed.or_else(already_gone)?;
+            }
+            if ended.outstanding == 0 && ended.dead == 0 {
+                self.close_job(job).await?;
+            }
+        }
+        Ok(tally)
+    }
+
+    /// The row *seal*, by anybody.
+    async fn seal(&self, job: &JobId) -> Result<(), ClientError> {
+        loop {
+            let (mut record, version) = self.record(job).await?;
+            if record.sealed {
+                return Ok(());
+            }
+            record.sealed = true;
+            match self.session.write(Op::Set { path: job.path(), data: record.to_json(), version: Some(version) }).await
+            {
+                Ok(_) => return Ok(()),
+                Err(Failure::Refused(Refusal::BadVersion)) => {}
+                Err(Failure::Unknown(_)) => self.session.settle().await?,
+                Err(failure) => return Err(failure.into()),
+            }
+        }
+    }
+
+    /// Seals the job, cancels what is outstanding, removes what has ended, and closes the job. Returns how many tasks
+    /// were cancelled.
+    pub async fn cancel(&self, job: &JobId) -> Result<usize, ClientError> {
+        self.seal(job).await?;
+        let committer = Committer::start(self.session.clone(), None);
+        let mut cancelled = 0;
+        loop {
+            let tasks = self.session.children(&job.path()).await?.unwrap_or_default();
+            let data = self.session.children(&job.data_path()).await?.unwrap_or_default();
+            if tasks.is_empty() && data.is_empty() {
+                self.close_job(job).await?;
+                return Ok(cancelled);
+            }
+            let present: BTreeSet<&String> = data.iter().collect();
+            let delete = |path: String| Op::Delete { path, version: None };
+            let both = tasks.iter().map(|name| {
+                let task = delete(paths::join(&job.path(), name));
+                let data = present.contains(name).then(|| delete(paths::join(&job.data_path(), name)));
+                committer.commit(std::iter::once(task).chain(data).collect())
+            });
+            for result in join_all(both).await {
+                match result {
+                    Ok(()) => cancelled += 1,
+                    Err(refused) => already_gone(refused)?, // completed meanwhile: its outcome goes next
+                }
+            }
+            let outstanding: BTreeSet<&String> = tasks.iter().collect();
+            let ended = data.iter().filter(|name| !outstanding.contains(name));
+            let removals = ended.map(|name| committer.commit(vec![delete(paths::join(&job.data_path(), name))]));
+            for removed in join_all(removals).await {
+                removed.or_else(already_gone)?;
+            }
+        }
+    }
+
+    /// The row *close*.
+    async fn close_job(&self, job: &JobId) -> Result<(), ClientError> {
+        loop {
+            let delete = |path| Op::Delete { path, version: None };
+            match self.session.multi(&[delete(job.data_path()), delete(job.path())]).await {
+                Ok(_) => return Ok(()),
+                // Closed by somebody else; or something of somebody else's is left in it.
+                Err(MultiFailure { failure: Failure::Refused(Refusal::NoNode | Refusal::NotEmpty), .. }) => {
+                    return Ok(());
+                }
+                Err(MultiFailure { failure: Failure::Unknown(_), .. }) => self.session.settle().await?,
+                Err(error) => return Err(error.failure.into()),
+            }
+        }
+    }
+
+    /// Why a job may be stuck, for people; empty where there is no reason to be seen.
+    pub async fn explain(&self, job: &JobId) -> Result<Vec<String>, ClientError> {
+        let herd = super::view::herd(&self.session).await?;
+        let (record, _) = self.record(job).await?;
+        let mut reasons = Vec::new();
+        if herd.masters.is_empty() {
+            reasons.push("there is no master; start one with `master`".to_owned());
+        }
+        if herd.workers.is_empty() {
+            reasons.push("there is no worker; start one with `worker`".to_owned());
+        } else if !herd.workers.iter().any(|worker| worker.kinds.contains(&record.kind)) {
+            let flag = if record.kind == "exec" { " --allow exec" } else { "" };
+            reasons.push(format!("no worker runs tasks of kind '{}'; start one with `worker{flag}`", record.kind));
+        }
+        Ok(reasons)
+    }
+}
+
+#[derive(Default)]
+struct Ended {
+    outcomes: Vec<TaskId>,
+    dead: usize,
+    outstanding: usize,
+}
+
+/// Somebody else removed it at the same time.
+fn already_gone(error: CommitError) -> Result<(), ClientError> {
+    match error {
+        CommitError::Refused { refusal: Refusal::NoNode | Refusal::BadVersion, .. } => Ok(()),
+        CommitError::Refused { refusal, .. } | CommitError::Guard(refusal) => Err(Failure::Refused(refusal).into()),
+        CommitError::SessionOver(cause) => Err(Failure::SessionOver(cause).into()),
+    }
+}

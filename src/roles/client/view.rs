@@ -1,0 +1,180 @@
+//! What the herd looks like.
+
+use serde::Serialize;
+
+use crate::coordination::{Failure, Node, Session, paths};
+use crate::records::tree::{MASTER, ROOTS, TASKS, WORKERS};
+use crate::records::{JobId, JobRecord, MasterRecord, WorkerRecord};
+
+/// The herd at one moment, more or less: it is read in a few steps.
+#[derive(Debug, Clone, Serialize)]
+pub struct Herd {
+    /// The candidates in their order: the first one leads, the others stand by.
+    pub masters: Vec<MasterView>,
+    /// The workers by name.
+    pub workers: Vec<WorkerView>,
+    /// The jobs, oldest first.
+    pub jobs: Vec<JobView>,
+    /// Znodes that follow no protocol of ours.
+    pub malformed: Vec<String>,
+}
+
+/// A candidate.
+#[derive(Debug, Clone, Serialize)]
+pub struct MasterView {
+    /// Its znode's name.
+    pub id: String,
+    /// Its machine.
+    pub host: String,
+    /// Its process.
+    pub pid: u32,
+}
+
+/// A worker.
+#[derive(Debug, Clone, Serialize)]
+pub struct WorkerView {
+    /// Its znode's name.
+    pub id: String,
+    /// How many tasks it runs at once.
+    pub slots: u32,
+    /// How many it was given.
+    pub assigned: usize,
+    /// What it runs.
+    pub kinds: Vec<String>,
+}
+
+/// A job.
+#[derive(Debug, Clone, Serialize)]
+pub struct JobView {
+    /// Its id.
+    pub id: String,
+    /// Which handler runs its tasks.
+    pub kind: String,
+    /// Whether all was submitted.
+    pub sealed: bool,
+    /// Tasks that wait, or are dead.
+    pub waiting: usize,
+    /// Tasks in a worker's list.
+    pub assigned: usize,
+    /// Outcomes to be collected.
+    pub ended: usize,
+}
+
+/// Looks at masters, workers and jobs.
+pub async fn herd(session: &Session) -> Result<Herd, Failure> {
+    session.sync().await?;
+    let mut malformed = Vec::new();
+    let mut masters = Vec::new();
+    for (name, node) in children(session, MASTER).await? {
+        match (paths::sequence(&name), MasterRecord::from_json(&node.data)) {
+            (Some(number), Ok(record)) => {
+                masters.push((number, MasterView { id: name, host: record.host, pid: record.pid }));
+            }
+            _ => malformed.push(paths::join(MASTER, &name)),
+        }
+    }
+    masters.sort_by_key(|(number, _)| *number);
+    let (mut workers, mut assignments) = (Vec::new(), Vec::new());
+    for (name, node) in children(session, WORKERS).await? {
+        match WorkerRecord::from_json(&node.data) {
+            Ok(record) => {
+                let (assigned, _) = record.assignments();
+                let view = WorkerView { id: name, slots: record.slots, assigned: assigned.len(), kinds: record.kinds };
+                workers.push(view);
+                assignments.extend(assigned);
+            }
+            Err(_) => malformed.push(paths::join(WORKERS, &name)),
+        }
+    }
+    workers.sort_by(|a, b| a.id.cmp(&b.id));
+    let mut jobs = Vec::new();
+    for (name, node) in children(session, TASKS).await? {
+        match (name.parse::<JobId>(), JobRecord::from_json(&node.data)) {
+            (Ok(id), Ok(record)) => {
+                let data = session.get(&id.data_path()).await?.map_or(0, |node| node.children);
+                let assigned = assignments.iter().filter(|a| a.task.job == id).count();
+                let outstanding = node.children.unsigned_abs() as usize;
+                let view = JobView {
+                    id: name,
+                    kind: record.kind,
+                    sealed: record.sealed,
+                    waiting: outstanding.saturating_sub(assigned),
+                    assigned: assigned.min(outstanding),
+                    ended: (data.unsigned_abs() as usize).saturating_sub(outstanding),
+                };
+                jobs.push((node.czxid, view));
+            }
+            _ => malformed.push(paths::join(TASKS, &name)),
+        }
+    }
+    jobs.sort_by_key(|(czxid, _)| *czxid);
+    Ok(Herd {
+        masters: masters.into_iter().map(|(_, view)| view).collect(),
+        workers,
+        jobs: jobs.into_iter().map(|(_, view)| view).collect(),
+        malformed,
+    })
+}
+
+/// The children of a znode with their data, sorted by name.
+async fn children(session: &Session, path: &str) -> Result<Vec<(String, Node)>, Failure> {
+    let mut names = session.children(path).await?.unwrap_or_default();
+    names.sort_unstable();
+    let mut found = Vec::new();
+    for names in names.chunks(100) {
+        let paths: Vec<String> = names.iter().map(|name| paths::join(path, name)).collect();
+        let nodes = session.get_many(&paths).await?;
+        found.extend(names.iter().cloned().zip(nodes).filter_map(|(name, node)| Some((name, node?))));
+    }
+    Ok(found)
+}
+
+/// A line of the tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TreeLine {
+    /// How deep it is; the four roots are at 0.
+    pub depth: usize,
+    /// The znode's name.
+    pub name: String,
+    /// The znode; `None` stands for as many more as `name` says.
+    pub node: Option<Node>,
+}
+
+/// The tree as it is, at most `limit` children of each znode.
+pub async fn tree(session: &Session, limit: usize) -> Result<Vec<TreeLine>, Failure> {
+    session.sync().await?;
+    let mut lines = Vec::new();
+    for root in ROOTS {
+        if let Some(node) = session.get(root).await? {
+            lines.push(TreeLine { depth: 0, name: root.to_owned(), node: Some(node) });
+            branch(session, root, 1, limit, &mut lines).await?;
+        }
+    }
+    Ok(lines)
+}
+
+async fn branch(
+    session: &Session,
+    path: &str,
+    depth: usize,
+    limit: usize,
+    lines: &mut Vec<TreeLine>,
+) -> Result<(), Failure> {
+    let mut names = session.children(path).await?.unwrap_or_default();
+    names.sort_unstable();
+    let more = names.len().saturating_sub(limit);
+    names.truncate(limit);
+    for name in names {
+        let path = paths::join(path, &name);
+        let Some(node) = session.get(&path).await? else { continue };
+        let has_children = node.children > 0;
+        lines.push(TreeLine { depth, name, node: Some(node) });
+        if has_children {
+            Box::pin(branch(session, &path, depth + 1, limit, lines)).await?;
+        }
+    }
+    if more > 0 {
+        lines.push(TreeLine { depth, name: format!("{more} more"), node: None });
+    }
+    Ok(())
+}

@@ -1,0 +1,456 @@
+//! The master: leads, or stands by to.
+//!
+//! Every master, leader or not, mirrors `/tasks` and `/workers` in its [`Ledger`] and stands in the election. The
+//! leader plans on every change, writes each plan in one multi under its guard, and lets the next changes gather
+//! meanwhile. It holds no state that the tree does not.
+//!
+//! What can go wrong, and what then happens:
+//! - It dies: its znode goes, the next candidate wins, reads the tree and plans. Nothing had to be handed over.
+//! - It pauses past its session: its next write is refused by the guard; the session is over, and it joins again.
+//! - Its write is not answered: the plan is thrown away, the tree read anew, and planned again.
+//! - Its own znode is deleted by hand: its next write is refused; it steps down and joins again.
+
+use std::collections::{BTreeSet, HashMap};
+use std::pin::Pin;
+use std::time::{Duration, Instant};
+
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{debug, info, warn};
+
+use super::life::Role;
+use super::sweep::{Idle, sweep};
+use super::window::Window;
+use crate::coordination::election::Election;
+use crate::coordination::session::REQUEST_BYTES_MAX;
+use crate::coordination::{Candidacy, Change, Failure, Leadership, Mirror, Node, Op, Refusal, Scope, Session, paths};
+use crate::ledger::Ledger;
+use crate::plan::{Plan, plan, tidy};
+use crate::records::tree::{self, BelowTasks, MASTER, TASKS, WORKERS};
+use crate::records::{JobId, JobRecord, MasterRecord, TaskId, TaskState, WorkerId, WorkerRecord};
+use crate::shutdown::Shutdown;
+
+/// How often windows are reckoned anew and lists tidied while nothing else happens.
+const TICK: Duration = Duration::from_millis(100);
+/// How often the leader looks for jobs to sweep.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// A master's settings.
+#[derive(Debug, Clone)]
+pub struct Master {
+    /// Shown to people; names need not be unique.
+    pub name: String,
+    /// How long a job without outstanding tasks is kept for somebody to collect it.
+    pub retention: Duration,
+}
+
+impl Role for Master {
+    fn title(&self) -> String {
+        format!("master {}", self.name)
+    }
+
+    async fn play(&mut self, session: &Session, shutdown: &Shutdown) -> Result<(), Failure> {
+        let tasks = Scope { levels: 2, read_created: |path| !path.contains('/'), read_changed: |_| true };
+        // Only the leader sets a worker's znode, so nobody has to read what it wrote.
+        let workers = Scope { levels: 1, read_created: |_| true, read_changed: |_| false };
+        let state = Standing {
+            session: session.clone(),
+            retention: self.retention,
+            ledger: Ledger::default(),
+            tasks: Mirror::start(session.clone(), TASKS, tasks),
+            workers: Mirror::start(session.clone(), WORKERS, workers),
+            refresh: Refresh::default(),
+            windows: HashMap::new(),
+            busy: BTreeSet::new(),
+            round_trip: Duration::from_millis(5),
+            idle: Idle::default(),
+            complaints: HashMap::new(),
+        };
+        state.stand(self, shutdown).await
+    }
+}
+
+/// A master on one session.
+struct Standing {
+    session: Session,
+    retention: Duration,
+    ledger: Ledger,
+    tasks: Mirror,
+    workers: Mirror,
+    refresh: Refresh,
+    windows: HashMap<WorkerId, Window>,
+    /// Workers that completed something since the last plan.
+    busy: BTreeSet<WorkerId>,
+    /// How long one multi takes from sending to answer, averaged.
+    round_trip: Duration,
+    idle: Idle,
+    /// Malformed znodes that were complained of, so that each is named once.
+    complaints: HashMap<String, String>,
+}
+
+/// Which snapshots the leader must have seen before it may plan.
+#[derive(Default)]
+struct Refresh {
+    tasks: u64,
+    workers: u64,
+    /// The workers' snapshot, kept until the tasks' has come: assignments are adopted for known tasks only.
+    workers_seen: Option<Vec<(WorkerId, WorkerRecord)>>,
+    tasks_seen: bool,
+    pending: bool,
+}
+
+enum Place {
+    Candidate(Pin<Box<dyn Future<Output = Result<Election, Failure>> + Send>>),
+    /// The leadership, and its end.
+    Leader(Leadership, Pin<Box<dyn Future<Output = ()> + Send>>),
+}
+
+/// Why the leader does not go on as before after a write.
+enum Setback {
+    /// The guard was refused.
+    Deposed,
+    /// It is not known what was applied.
+    Doubt,
+    SessionOver(Failure),
+}
+
+impl Standing {
+    async fn stand(mut self, master: &Master, shutdown: &Shutdown) -> Result<(), Failure> {
+        let mut place = self.candidate(master).await?;
+        let mut status = self.session.status();
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut swept = Instant::now();
+        loop {
+            let mut step_down = false;
+            if let Place::Leader(leadership, _) = &place
+                && !self.refresh.pending
+                && self.session.lease().holds(Instant::now())
+            {
+                match self.act(&leadership.guard(), false).await {
+                    Ok(()) => {}
+                    Err(Setback::Doubt) => self.begin_refresh(),
+                    Err(Setback::Deposed) => step_down = true,
+                    Err(Setback::SessionOver(failure)) => return Err(failure),
+                }
+            }
+            tokio::select! {
+                () = shutdown.requested() => {
+                    match place {
+                        Place::Leader(leadership, _) => {
+                            info!("resigning");
+                            leadership.resign().await;
+                        }
+                        Place::Candidate(_) => {}
+                    }
+                    return Ok(());
+                }
+                () = self.session.over() => {
+                    return Err(Failure::SessionOver("expired or closed".to_owned()));
+                }
+                changes = self.tasks.next() => for change in changes.into_iter().flatten() {
+                    self.task_change(change);
+                },
+                changes = self.workers.next() => for change in changes.into_iter().flatten() {
+                    self.worker_change(change);
+                },
+                _ = status.changed() => if matches!(place, Place::Leader(..)) {
+                    self.begin_refresh(); // what was planned is thrown away
+                },
+                place_changed = follow(&mut place), if !step_down => match place_changed? {
+                    Some(Election::Won(leadership)) => {
+                        info!(znode = leadership.path(), "leading");
+                        self.begin_refresh();
+                        let lost = Box::pin(leadership.lost());
+                        place = Place::Leader(leadership, lost);
+                    }
+                    Some(Election::Removed) | None => step_down = true,
+                },
+                _ = tick.tick() => if let Place::Leader(leadership, _) = &place
+                    && !self.refresh.pending
+                    && self.session.lease().holds(Instant::now())
+                {
+                    let guard = leadership.guard();
+                    let acted = match self.act(&guard, true).await {
+                        Ok(()) if swept.elapsed() >= SWEEP_EVERY => {
+                            swept = Instant::now();
+                            self.sweep(guard).await
+                        }
+                        acted => acted,
+                    };
+                    match acted {
+                        Ok(()) => {}
+                        Err(Setback::Doubt) => self.begin_refresh(),
+                        Err(Setback::Deposed) => step_down = true,
+                        Err(Setback::SessionOver(failure)) => return Err(failure),
+                    }
+                },
+            }
+            if !matches!(place, Place::Leader(..)) {
+                self.ledger.forget_interrupted();
+            }
+            if step_down {
+                warn!("the znode of this candidacy is gone: stepping down and joining again");
+                if let Place::Leader(leadership, _) = place {
+                    leadership.resign().await;
+                }
+                place = self.candidate(master).await?;
+            }
+        }
+    }
+
+    async fn candidate(&mut self, master: &Master) -> Result<Place, Failure> {
+        let record = MasterRecord { name: master.name.clone(), host: hostname(), pid: std::process::id() };
+        let uid = paths::uid(&mut rand::rng());
+        let candidacy = Candidacy::enter(&self.session, MASTER, &master.name, &uid, &record.to_json()).await?;
+        info!(znode = candidacy.path(), "standing for leader");
+        Ok(Place::Candidate(Box::pin(candidacy.won())))
+    }
+
+    /// Asks for everything to be read anew; until it is there, nothing is planned.
+    fn begin_refresh(&mut self) {
+        self.refresh = Refresh {
+            tasks: self.tasks.refresh(),
+            workers: self.workers.refresh(),
+            workers_seen: None,
+            tasks_seen: false,
+            pending: true,
+        };
+    }
+
+    fn finish_refresh(&mut self) {
+        if !self.refresh.pending || !self.refresh.tasks_seen {
+            return;
+        }
+        let Some(workers) = self.refresh.workers_seen.take() else { return };
+        self.refresh.pending = false;
+        self.ledger.workers_are(&workers, true);
+        self.ledger.forget_interrupted();
+        let counts = self.ledger.counts();
+        info!(workers = workers.len(), waiting = counts.waiting, assigned = counts.assigned, "read the tree");
+    }
+
+    /// Writes what is to be written now. `spare_time`: also what can wait.
+    async fn act(&mut self, guard: &Op, spare_time: bool) -> Result<(), Setback> {
+        loop {
+            let now = Instant::now();
+            let reckoned: Vec<WorkerId> =
+                if spare_time { self.windows.keys().cloned().collect() } else { self.busy.iter().cloned().collect() };
+            for worker in reckoned {
+                let Some((slots, _)) = self.ledger.load(&worker) else { continue };
+                let Some(window) = self.windows.get_mut(&worker) else { continue };
+                // An assignment, the completion that answers it, and the news of that: three multis' time.
+                self.ledger.set_window(&worker, window.size(slots, self.round_trip * 3, now));
+            }
+            self.busy.clear();
+            let mut next = plan(&mut self.ledger);
+            if next.is_empty() && spare_time {
+                next = tidy(&mut self.ledger);
+            }
+            let again = !next.interrupted.is_empty();
+            if next.is_empty() {
+                return Ok(());
+            }
+            self.write(guard, next).await?;
+            if !again {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Writes a plan. What is refused by itself (a worker that is gone, an attempt that ended otherwise) is booked, and
+    /// the rest written without it.
+    async fn write(&mut self, guard: &Op, plan: Plan) -> Result<(), Setback> {
+        debug!(assigned = plan.assigned, lists = plan.lists.len(), interrupted = plan.interrupted.len(), "writing");
+        let ends = plan.interrupted.iter().map(|(task, ended)| {
+            let op = Op::Set { path: task.path(), data: ended.state.to_json(), version: Some(ended.version) };
+            (Writes::End(task.clone(), ended.version, ended.state.clone()), op)
+        });
+        let lists = plan.lists.iter().map(|(id, record)| {
+            (Writes::List(id.clone()), Op::Set { path: id.path(), data: record.to_json(), version: None })
+        });
+        let mut left: Vec<(Writes, Op)> = ends.chain(lists).collect();
+        while !left.is_empty() {
+            let mut bytes = guard.bytes();
+            let fits = left.iter().take_while(|(_, op)| {
+                bytes += op.bytes();
+                bytes <= REQUEST_BYTES_MAX
+            });
+            let count = fits.count().clamp(1, left.len());
+            let ops: Vec<Op> = std::iter::once(guard).chain(left[..count].iter().map(|(_, op)| op)).cloned().collect();
+            let sent_at = Instant::now();
+            let done = match self.session.multi(&ops).await {
+                Ok(_) => left.drain(..count).map(|(what, _)| what).collect(),
+                Err(error) => match (error.failure, error.at) {
+                    (Failure::Refused(_), Some(0)) => return Err(Setback::Deposed),
+                    (Failure::Refused(Refusal::NoNode | Refusal::BadVersion), Some(at)) => {
+                        match left.remove(at - 1).0 {
+                            Writes::List(worker) => self.worker_gone(&worker),
+                            Writes::End(task, ..) => drop(self.ledger.interrupted.remove(&task)),
+                        }
+                        Vec::new()
+                    }
+                    (failure @ Failure::SessionOver(_), _) => return Err(Setback::SessionOver(failure)),
+                    (failure, at) => {
+                        warn!(%failure, ?at, "a plan was not written: reading the tree anew");
+                        return Err(Setback::Doubt);
+                    }
+                },
+            };
+            self.round_trip = self.round_trip.mul_f64(0.8) + sent_at.elapsed().mul_f64(0.2);
+            for what in done {
+                if let Writes::End(task, version, state) = what {
+                    info!(%task, attempt = state.attempt, worker = state.worker, "the attempt was lost with its worker");
+                    self.ledger.task_is(&task, version + 1, &state);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn sweep(&mut self, guard: Op) -> Result<(), Setback> {
+        let Some(job) = self.idle.overdue(&self.ledger, self.retention, Instant::now()) else { return Ok(()) };
+        let swept = sweep(&self.session, guard, &job).await;
+        self.idle.restart(&job, Instant::now());
+        match swept.map_err(|error| (error.at, error.failure)) {
+            Ok(()) => Ok(()),
+            Err((Some(0), Failure::Refused(_))) => Err(Setback::Deposed),
+            Err((_, failure @ Failure::SessionOver(_))) => Err(Setback::SessionOver(failure)),
+            // Somebody else is at the job, or the answer was lost: looked at again after the retention.
+            Err((_, failure)) => {
+                debug!(%job, %failure, "not swept");
+                Ok(())
+            }
+        }
+    }
+
+    fn task_change(&mut self, change: Change) {
+        match change {
+            Change::Snapshot { nodes, answers } => {
+                let (mut jobs, mut tasks) = (Vec::new(), Vec::new());
+                for (path, node) in nodes {
+                    match tree::below_tasks(&path) {
+                        Ok(BelowTasks::Job(job)) => {
+                            let record = self.job_record(&job, &node);
+                            jobs.push((job, node.czxid, record));
+                        }
+                        Ok(BelowTasks::Task(task)) => match TaskState::from_json(&node.data) {
+                            Ok(state) => tasks.push((task, node.version, state)),
+                            Err(error) => self.complain(&task.path(), error),
+                        },
+                        Err(error) => self.complain(&path, error),
+                    }
+                }
+                self.ledger.tasks_are(&jobs, &tasks);
+                self.refresh.tasks_seen = self.refresh.pending && answers >= self.refresh.tasks;
+                self.finish_refresh();
+            }
+            Change::Created(path, node) | Change::Changed(path, node) => match (tree::below_tasks(&path), node) {
+                (Ok(BelowTasks::Job(job)), Some(node)) => {
+                    let record = self.job_record(&job, &node);
+                    self.ledger.job_is(&job, node.czxid, record.as_ref());
+                }
+                (Ok(BelowTasks::Task(task)), node) => self.task_is(&task, node.as_ref()),
+                (Ok(BelowTasks::Job(_)), None) => {}
+                (Err(error), _) => self.complain(&path, error),
+            },
+            Change::Deleted(path) => match tree::below_tasks(&path) {
+                Ok(BelowTasks::Job(job)) => self.ledger.job_gone(&job),
+                Ok(BelowTasks::Task(task)) => {
+                    if let Some(worker) = self.ledger.task_gone(&task) {
+                        let now = Instant::now();
+                        self.windows.entry(worker.clone()).or_insert_with(|| Window::new(now)).completed(now);
+                        self.busy.insert(worker);
+                    }
+                }
+                Err(_) => {}
+            },
+            Change::RootGone => warn!(root = TASKS, "a root of the herd was deleted; create it again"),
+        }
+    }
+
+    /// A task was created (not read, at version 0) or changed.
+    fn task_is(&mut self, task: &TaskId, node: Option<&Node>) {
+        let (version, state) = match node.map(|node| (node.version, TaskState::from_json(&node.data))) {
+            None => (0, TaskState::default()),
+            Some((version, Ok(state))) => (version, state),
+            Some((_, Err(error))) => {
+                self.ledger.task_is_malformed(task);
+                return self.complain(&task.path(), error);
+            }
+        };
+        if let Some(worker) = self.ledger.task_is(task, version, &state) {
+            debug!(%worker, %task, "handed back: the worker stops");
+        }
+    }
+
+    fn worker_change(&mut self, change: Change) {
+        match change {
+            Change::Snapshot { nodes, answers } => {
+                let workers: Vec<_> = nodes.iter().filter_map(|(name, node)| self.worker_record(name, node)).collect();
+                if self.refresh.pending && answers >= self.refresh.workers {
+                    self.refresh.workers_seen = Some(workers);
+                    self.finish_refresh();
+                } else if !self.refresh.pending {
+                    self.ledger.workers_are(&workers, false);
+                }
+            }
+            Change::Created(name, Some(node)) => {
+                if let Some((id, record)) = self.worker_record(&name, &node) {
+                    info!(worker = %id, slots = record.slots, kinds = ?record.kinds, "a worker joined");
+                    self.ledger.worker_is(&id, &record);
+                }
+            }
+            Change::Created(_, None) | Change::Changed(..) => {}
+            Change::Deleted(name) => {
+                if let Ok(worker) = name.parse() {
+                    info!(%worker, "a worker left");
+                    self.worker_gone(&worker);
+                }
+            }
+            Change::RootGone => warn!(root = WORKERS, "a root of the herd was deleted; create it again"),
+        }
+    }
+
+    fn worker_gone(&mut self, worker: &WorkerId) {
+        self.ledger.worker_gone(worker);
+        self.windows.remove(worker);
+        self.busy.remove(worker);
+    }
+
+    fn job_record(&mut self, job: &JobId, node: &Node) -> Option<JobRecord> {
+        JobRecord::from_json(&node.data).map_err(|error| self.complain(&job.path(), error)).ok()
+    }
+
+    fn worker_record(&mut self, name: &str, node: &Node) -> Option<(WorkerId, WorkerRecord)> {
+        let parsed = name.parse().and_then(|id: WorkerId| Ok((id, WorkerRecord::from_json(&node.data)?)));
+        parsed.map_err(|error| self.complain(&paths::join(WORKERS, name), error)).ok()
+    }
+
+    /// Names a malformed znode, once. It is left alone, and nothing else suffers from it.
+    fn complain(&mut self, path: &str, error: String) {
+        if self.complaints.len() < 10_000 && self.complaints.insert(path.to_owned(), error.clone()).is_none() {
+            warn!(path, error, "ignoring a znode that does not follow docs/protocol.md; delete it or repair it");
+        }
+    }
+}
+
+/// What one operation of a plan's multi does.
+enum Writes {
+    End(TaskId, i32, TaskState),
+    List(WorkerId),
+}
+
+/// Waits until the place changes: an election for a candidate, or `None` for a leader whose znode is gone.
+async fn follow(place: &mut Place) -> Result<Option<Election>, Failure> {
+    match place {
+        Place::Candidate(won) => won.await.map(Some),
+        Place::Leader(_, lost) => {
+            lost.await;
+            Ok(None)
+        }
+    }
+}
+
+fn hostname() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_owned()).unwrap_or_default()
+}

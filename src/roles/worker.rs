@@ -1,0 +1,476 @@
+//! The worker: takes what the leader assigns, runs it, and commits each outcome.
+//!
+//! It registers an ephemeral znode, whose list the leader writes, and follows that list. For each new entry it reads
+//! the payload, runs the kind's handler in a slot, and commits: the task's znode deleted at the version assigned and
+//! the outcome set, in one multi that checks the worker's own znode. Whatever came too late is refused there.
+//!
+//! What can go wrong, and what then happens:
+//! - It dies: its znode goes with all assignments; the leader gives them to others.
+//! - It is cut off or pauses: when the lease ends it starts nothing, and by 0.9 T its tasks are stopped, before
+//!   anybody else can have been given them. If the session lives after all, they are started again.
+//! - A commit is not answered: it is settled and sent again on the same session ([`Committer`]).
+//! - Its own znode is gone: the session is given up and everything begins anew.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::future::{BoxFuture, FutureExt, Shared};
+use futures::stream::{FuturesOrdered, FuturesUnordered, StreamExt};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{sleep, sleep_until};
+use tracing::{debug, info, warn};
+
+use super::life::Role;
+use crate::coordination::watch::NodeWatch;
+use crate::coordination::{
+    CommitError, Committer, Failure, Node, Op, Reader, Refusal, Registration, Session, State, paths,
+};
+use crate::handlers::{Handlers, Task, TaskError};
+use crate::records::tree::WORKERS;
+use crate::records::{Assignment, JobId, JobRecord, Outcome, OutcomeStatus, TaskState, WorkerRecord};
+use crate::shutdown::Shutdown;
+
+/// The most jobs whose records are kept at hand.
+const JOBS_MAX: usize = 10_000;
+/// How long a stopping worker waits for the answers to what it handed back.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// A worker's settings.
+#[derive(Debug, Clone)]
+pub struct Worker {
+    /// Shown to people; names need not be unique.
+    pub name: String,
+    /// How many tasks it runs at once, at least 1.
+    pub slots: u32,
+    /// What it runs.
+    pub handlers: Handlers,
+    /// How long running tasks may go on after the shutdown was asked for.
+    pub grace: Duration,
+}
+
+impl Role for Worker {
+    fn title(&self) -> String {
+        format!("worker {}", self.name)
+    }
+
+    async fn play(&mut self, session: &Session, shutdown: &Shutdown) -> Result<(), Failure> {
+        let record = WorkerRecord::new(self.slots, self.handlers.kinds());
+        let uid = paths::uid(&mut rand::rng());
+        let registration = Registration::enter(session, WORKERS, &self.name, &uid, &record.to_json()).await?;
+        info!(znode = registration.path(), slots = self.slots, kinds = ?self.handlers.kinds(), "registered");
+        let shift = Shift {
+            id: paths::name(registration.path()).to_owned(),
+            worker: self.clone(),
+            session: session.clone(),
+            committer: Committer::start(session.clone(), Some(registration.guard())),
+            reader: Reader::start(session.clone()),
+            jobs: HashMap::new(),
+            list: Vec::new(),
+            stages: HashMap::new(),
+            queue: VecDeque::new(),
+            loading: FuturesOrdered::new(),
+            running: JoinSet::new(),
+            committing: FuturesUnordered::new(),
+            stopping: None,
+            paused: false,
+        };
+        shift.work(&registration, shutdown).await
+    }
+}
+
+/// A job's record, read once however many tasks ask for it.
+type JobRead = Shared<BoxFuture<'static, Result<JobRecord, Trouble>>>;
+
+/// A worker on one session.
+struct Shift {
+    id: String,
+    worker: Worker,
+    session: Session,
+    committer: Committer,
+    reader: Reader,
+    jobs: HashMap<JobId, JobRead>,
+    /// The list as last read.
+    list: Vec<Assignment>,
+    /// Where each entry of the list is; kept until the leader drops the entry.
+    stages: HashMap<Assignment, Stage>,
+    queue: VecDeque<(Assignment, Arc<Loaded>)>,
+    loading: FuturesOrdered<BoxFuture<'static, (Assignment, Result<Arc<Loaded>, Trouble>)>>,
+    running: JoinSet<Ended>,
+    committing: FuturesUnordered<BoxFuture<'static, (Assignment, Result<(), CommitError>)>>,
+    /// When running tasks must be over, once the shutdown was asked for.
+    stopping: Option<Instant>,
+    /// The lease has ended: nothing is started.
+    paused: bool,
+}
+
+enum Stage {
+    Loading,
+    Queued,
+    Running(AbortHandle, Arc<Loaded>),
+    Committing,
+    Over,
+}
+
+/// What is needed to run a task.
+#[derive(Debug, Clone)]
+struct Loaded {
+    job: JobRecord,
+    state: TaskState,
+    payload: Vec<u8>,
+}
+
+/// Why a task cannot be run.
+#[derive(Debug, Clone)]
+enum Trouble {
+    /// The assignment is over: completed, cancelled or withdrawn.
+    Over,
+    /// The tree holds something that no client of this protocol writes: the task is marked dead.
+    Malformed(String),
+    Failed(Failure),
+}
+
+struct Ended {
+    assignment: Assignment,
+    loaded: Arc<Loaded>,
+    result: Result<serde_json::Value, TaskError>,
+}
+
+type ListRead = Pin<Box<dyn Future<Output = Result<(Option<Node>, NodeWatch), Failure>> + Send>>;
+
+impl Shift {
+    async fn work(mut self, registration: &Registration, shutdown: &Shutdown) -> Result<(), Failure> {
+        let mut next_list: ListRead = {
+            let registration = registration.clone();
+            Box::pin(async move { registration.read().await })
+        };
+        let session = self.session.clone();
+        let mut status = session.status();
+        loop {
+            self.fill_slots();
+            if self.stopping.is_some() && self.has_handed_everything_back() {
+                return Ok(());
+            }
+            tokio::select! {
+                read = &mut next_list => {
+                    let (node, watch) = read?;
+                    let Some(node) = node else { return Err(lost_registration()) };
+                    self.list_is(&node);
+                    let registration = registration.clone();
+                    next_list = Box::pin(async move {
+                        watch.fired().await;
+                        registration.read().await
+                    });
+                }
+                Some((assignment, loaded)) = self.loading.next() => self.loaded(assignment, loaded)?,
+                Some(ended) = self.running.join_next() => if let Ok(ended) = ended {
+                    self.ended(ended); // an aborted one was withdrawn, and is forgotten
+                },
+                Some((assignment, committed)) = self.committing.next() => self.committed(assignment, committed)?,
+                () = session.lease_ended(), if !self.paused => {
+                    warn!("not sure of the session any more: starting nothing");
+                    self.paused = true;
+                }
+                () = sleep_until(session.lease().stop_by().into()), if self.paused && !self.running.is_empty() => {
+                    self.stop_running();
+                }
+                () = sleep(session.timeout() / 50), if self.paused => if session.lease().holds(Instant::now()) {
+                    info!("sure of the session again");
+                    self.paused = false;
+                    self.take_list();
+                },
+                _ = status.changed() => if status.borrow_and_update().state == State::Over {
+                    return Err(Failure::SessionOver("expired or closed".to_owned()));
+                },
+                () = shutdown.requested(), if self.stopping.is_none() => {
+                    info!(running = self.running.len(), grace = ?self.worker.grace, "finishing what runs, taking nothing new");
+                    self.stopping = Some(Instant::now() + self.worker.grace);
+                    for (assignment, loaded) in std::mem::take(&mut self.queue) {
+                        self.hand_back(assignment, &loaded, None);
+                    }
+                }
+                () = until(self.stopping), if !self.running.is_empty() => self.end_running(),
+                () = until(self.stopping.map(|at| at + LAST_WORDS)) => return Ok(()),
+            }
+        }
+    }
+
+    fn has_handed_everything_back(&self) -> bool {
+        self.queue.is_empty() && self.loading.is_empty() && self.running.is_empty() && self.committing.is_empty()
+    }
+
+    fn list_is(&mut self, node: &Node) {
+        let record = match WorkerRecord::from_json(&node.data) {
+            Ok(record) => record,
+            Err(error) => {
+                return warn!(
+                    worker = self.id,
+                    error, "cannot read my own znode; waiting for the leader to write it anew"
+                );
+            }
+        };
+        let (list, errors) = record.assignments();
+        for error in errors {
+            warn!(worker = self.id, error, "ignoring an assignment");
+        }
+        self.list = list;
+        self.take_list();
+    }
+
+    /// Begins what is new in the list, and stops what is not in it any more.
+    fn take_list(&mut self) {
+        let listed: HashSet<&Assignment> = self.list.iter().collect();
+        let withdrawn: Vec<Assignment> = self.stages.keys().filter(|a| !listed.contains(a)).cloned().collect();
+        for assignment in withdrawn {
+            match self.stages.remove(&assignment) {
+                Some(Stage::Running(abort, _)) => {
+                    info!(task = %assignment.task, "withdrawn: stopping it");
+                    abort.abort();
+                }
+                Some(Stage::Queued) => self.queue.retain(|(queued, _)| *queued != assignment),
+                Some(Stage::Loading | Stage::Committing | Stage::Over) | None => {}
+            }
+        }
+        for assignment in self.list.clone() {
+            if !self.stages.contains_key(&assignment) {
+                self.stages.insert(assignment.clone(), Stage::Loading);
+                let load = self.load(assignment);
+                self.loading.push_back(load);
+            }
+        }
+    }
+
+    /// Reads what a task needs, together with what other tasks need.
+    fn load(&mut self, assignment: Assignment) -> BoxFuture<'static, (Assignment, Result<Arc<Loaded>, Trouble>)> {
+        if self.jobs.len() >= JOBS_MAX {
+            self.jobs.clear();
+        }
+        let reader = &self.reader;
+        let job = self.jobs.entry(assignment.task.job.clone()).or_insert_with_key(|job| {
+            let (path, read) = (job.path(), reader.read(job.path()));
+            let parse = async move {
+                let node = read.await.map_err(Trouble::Failed)?.ok_or(Trouble::Over)?;
+                JobRecord::from_json(&node.data).map_err(|e| Trouble::Malformed(format!("{path}: {e}")))
+            };
+            parse.boxed().shared()
+        });
+        let (job, task) = (job.clone(), assignment.task.clone());
+        let payload = reader.read(task.data_path());
+        let state = (assignment.version > 0).then(|| reader.read(task.path()));
+        let reader = reader.clone();
+        async move {
+            let loaded = async {
+                let job = job.await?;
+                let state = match state {
+                    None => TaskState::default(),
+                    Some(state) => {
+                        let node = state.await.map_err(Trouble::Failed)?.ok_or(Trouble::Over)?;
+                        TaskState::from_json(&node.data).map_err(Trouble::Malformed)?
+                    }
+                };
+                match payload.await.map_err(Trouble::Failed)? {
+                    Some(node) if node.version == 0 => return Ok(Arc::new(Loaded { job, state, payload: node.data })),
+                    Some(_) | None => {}
+                }
+                // Completed or cancelled by now; or there never was a payload, and then the task is still there.
+                match reader.read(task.path()).await.map_err(Trouble::Failed)? {
+                    Some(node) if node.version == assignment.version => {
+                        let path = task.data_path();
+                        Err(Trouble::Malformed(format!("{path} holds no payload at version 0")))
+                    }
+                    Some(_) | None => Err(Trouble::Over),
+                }
+            };
+            let loaded = loaded.await;
+            (assignment, loaded)
+        }
+        .boxed()
+    }
+
+    fn loaded(&mut self, assignment: Assignment, loaded: Result<Arc<Loaded>, Trouble>) -> Result<(), Failure> {
+        if !matches!(self.stages.get(&assignment), Some(Stage::Loading)) {
+            return Ok(()); // withdrawn meanwhile
+        }
+        match loaded {
+            Ok(loaded) if self.stopping.is_some() => self.hand_back(assignment, &loaded, None),
+            Ok(loaded) => {
+                self.stages.insert(assignment.clone(), Stage::Queued);
+                self.queue.push_back((assignment, loaded));
+            }
+            Err(Trouble::Over) => {
+                self.jobs.remove(&assignment.task.job);
+                self.stages.insert(assignment, Stage::Over);
+            }
+            Err(Trouble::Malformed(error)) => self.mark_dead(assignment, error),
+            Err(Trouble::Failed(failure)) => return Err(failure),
+        }
+        Ok(())
+    }
+
+    fn fill_slots(&mut self) {
+        while !self.paused && self.running.len() < self.worker.slots as usize {
+            let Some((assignment, loaded)) = self.queue.pop_front() else { return };
+            let task = Task {
+                id: assignment.task.clone(),
+                attempt: loaded.state.attempt + 1,
+                args: loaded.job.args.clone(),
+                payload: loaded.payload.clone(),
+            };
+            debug!(task = %task.id, attempt = task.attempt, kind = loaded.job.kind, "running");
+            let running = self.worker.handlers.run(&loaded.job.kind, task);
+            let kind = loaded.job.kind.clone();
+            let (of, with) = (assignment.clone(), loaded.clone());
+            let abort = self.running.spawn(async move {
+                let result = match running {
+                    None => Err(TaskError::new(format!("this worker does not run tasks of kind '{kind}'"))),
+                    Some(running) => {
+                        let caught = IN_HANDLER.scope((), AssertUnwindSafe(running).catch_unwind()).await;
+                        caught.unwrap_or_else(|panic| {
+                            Err(TaskError::new(format!("the handler panicked: {}", text(&*panic))))
+                        })
+                    }
+                };
+                Ended { assignment: of, loaded: with, result }
+            });
+            self.stages.insert(assignment, Stage::Running(abort, loaded));
+        }
+    }
+
+    fn ended(&mut self, Ended { assignment, loaded, result }: Ended) {
+        if !matches!(self.stages.get(&assignment), Some(Stage::Running(..))) {
+            return; // withdrawn meanwhile
+        }
+        let attempts = loaded.state.attempt + 1;
+        let (status, result, error) = match result {
+            Ok(result) => (OutcomeStatus::Done, result, None),
+            Err(failed) if loaded.state.failures + 1 < loaded.job.policy.max_attempts => {
+                info!(task = %assignment.task, attempt = attempts, error = failed.error, "the attempt failed");
+                let state = TaskState {
+                    attempt: attempts,
+                    failures: loaded.state.failures + 1,
+                    error: Some(failed.error),
+                    worker: Some(self.id.clone()),
+                    returned_by: None,
+                    ..loaded.state.clone()
+                };
+                return self.end_attempt(assignment, &state);
+            }
+            Err(failed) => (OutcomeStatus::Failed, failed.result, Some(failed.error)),
+        };
+        debug!(task = %assignment.task, ?status, "ran");
+        let outcome = Outcome { status, worker: self.id.clone(), attempts, result, error };
+        self.commit(
+            assignment.clone(),
+            vec![
+                Op::Delete { path: assignment.task.path(), version: Some(assignment.version) },
+                Op::Set { path: assignment.task.data_path(), data: outcome.to_json(), version: Some(0) },
+            ],
+        );
+    }
+
+    /// Ends an attempt without an outcome: the assignment is over, and the task waits again.
+    fn end_attempt(&mut self, assignment: Assignment, state: &TaskState) {
+        let set = Op::Set { path: assignment.task.path(), data: state.to_json(), version: Some(assignment.version) };
+        self.commit(assignment, vec![set]);
+    }
+
+    /// The tree holds something that no client of this protocol writes: the task can never be completed.
+    fn mark_dead(&mut self, assignment: Assignment, error: String) {
+        warn!(task = %assignment.task, error, "marking the task dead");
+        let (error, worker) = (Some(format!("malformed: {error}")), Some(self.id.clone()));
+        self.end_attempt(assignment, &TaskState { error, worker, dead: true, ..TaskState::default() });
+    }
+
+    /// Hands a task back because this worker stops; `error` says why, where it had begun.
+    fn hand_back(&mut self, assignment: Assignment, loaded: &Loaded, error: Option<String>) {
+        let begun = error.is_some();
+        let state = TaskState {
+            attempt: loaded.state.attempt + u32::from(begun),
+            error: error.or(loaded.state.error.clone()),
+            worker: if begun { Some(self.id.clone()) } else { loaded.state.worker.clone() },
+            returned_by: Some(self.id.clone()),
+            ..loaded.state.clone()
+        };
+        info!(task = %assignment.task, begun, "handing it back");
+        self.end_attempt(assignment, &state);
+    }
+
+    fn commit(&mut self, assignment: Assignment, ops: Vec<Op>) {
+        self.stages.insert(assignment.clone(), Stage::Committing);
+        let commit = self.committer.commit(ops);
+        self.committing.push(async move { (assignment, commit.await) }.boxed());
+    }
+
+    fn committed(&mut self, assignment: Assignment, committed: Result<(), CommitError>) -> Result<(), Failure> {
+        match committed {
+            Ok(()) => debug!(task = %assignment.task, "committed"),
+            Err(CommitError::Guard(_)) => return Err(lost_registration()),
+            Err(CommitError::SessionOver(cause)) => return Err(Failure::SessionOver(cause)),
+            // The task itself was there to be deleted, but not its payload to be replaced.
+            Err(CommitError::Refused { at: 1, refusal, .. }) => {
+                let error = format!("{} cannot be set: {refusal}", assignment.task.data_path());
+                self.mark_dead(assignment, error);
+                return Ok(());
+            }
+            Err(CommitError::Refused { refusal: Refusal::NoNode | Refusal::BadVersion, resent, .. }) => {
+                // Committed the first time, or cancelled, or given to somebody else: it is over either way.
+                debug!(task = %assignment.task, resent, "refused: the assignment is over");
+            }
+            Err(CommitError::Refused { refusal, .. }) => warn!(task = %assignment.task, %refusal, "cannot commit"),
+        }
+        if let Some(stage) = self.stages.get_mut(&assignment) {
+            *stage = Stage::Over;
+        }
+        Ok(())
+    }
+
+    /// The session may be over: others may be given what runs here. It is begun again if the session lives after all.
+    fn stop_running(&mut self) {
+        warn!(running = self.running.len(), "stopping what runs: the session cannot be trusted");
+        self.stages.retain(|_, stage| !matches!(stage, Stage::Running(..)));
+        self.running = JoinSet::new(); // dropping the old one aborts what is in it
+    }
+
+    /// The grace is over: what still runs is stopped and handed back.
+    fn end_running(&mut self) {
+        self.running = JoinSet::new();
+        let running = |(assignment, stage): (&Assignment, &Stage)| match stage {
+            Stage::Running(_, loaded) => Some((assignment.clone(), loaded.clone())),
+            Stage::Loading | Stage::Queued | Stage::Committing | Stage::Over => None,
+        };
+        let stopped: Vec<_> = self.stages.iter().filter_map(running).collect();
+        for (assignment, loaded) in stopped {
+            let error =
+                format!("its worker stopped, after a grace of {}", humantime::format_duration(self.worker.grace));
+            self.hand_back(assignment, &loaded, Some(error));
+        }
+    }
+}
+
+tokio::task_local! {
+    /// Set while a handler runs.
+    static IN_HANDLER: ();
+}
+
+/// Whether the caller runs inside a handler, whose panic fails an attempt and nothing else.
+pub(crate) fn in_handler() -> bool {
+    IN_HANDLER.try_with(|()| ()).is_ok()
+}
+
+fn lost_registration() -> Failure {
+    Failure::SessionOver("this worker's znode is gone".to_owned())
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn text(panic: &(dyn std::any::Any + Send)) -> &str {
+    let owned = panic.downcast_ref::<String>().map(String::as_str);
+    owned.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a message")
+}
