@@ -12,7 +12,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::pin::Pin;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{debug, info, warn};
@@ -59,6 +59,7 @@ impl Role for Master {
             tasks: Mirror::start(session.clone(), TASKS, tasks),
             workers: Mirror::start(session.clone(), WORKERS, workers),
             refresh: Refresh::default(),
+            assigned: false,
             windows: HashMap::new(),
             busy: BTreeSet::new(),
             round_trip: Duration::from_millis(5),
@@ -77,6 +78,8 @@ struct Standing {
     tasks: Mirror,
     workers: Mirror,
     refresh: Refresh,
+    /// Whether it has assigned anything since it won.
+    assigned: bool,
     windows: HashMap<WorkerId, Window>,
     /// Workers that completed something since the last plan.
     busy: BTreeSet<WorkerId>,
@@ -160,6 +163,7 @@ impl Standing {
                     Some(Election::Won(leadership)) => {
                         info!(znode = leadership.path(), "leading");
                         self.begin_refresh();
+                        self.assigned = false;
                         let lost = Box::pin(leadership.lost());
                         place = Place::Leader(leadership, lost);
                     }
@@ -250,7 +254,13 @@ impl Standing {
             if next.is_empty() {
                 return Ok(());
             }
+            let assigned = next.assigned;
             self.write(guard, next).await?;
+            if assigned > 0 && !self.assigned {
+                self.assigned = true;
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                info!(at_ms = now.as_millis(), "first assignment as leader");
+            }
             if !again {
                 return Ok(());
             }

@@ -1,0 +1,107 @@
+# What every scenario uses. Sourced by scenarios/run, which has set:
+#   bin    where master, worker and client are
+#   work   the scenario's folder: one log for each process
+#   HERDSMAN_ZOOKEEPER, exported
+#
+# A scenario is a function-free script that starts processes, breaks something, and says what it checked. Every process
+# is one of its own; it is stopped by its recorded pid.
+
+declare -gA pids=()         # name -> pid of every process started
+export HERDSMAN_SESSION_TIMEOUT=${HERDSMAN_SESSION_TIMEOUT:-4s}
+export HERDSMAN_LOG=debug,zookeeper_client=off
+limit_s=30                  # how long any state may take to come
+
+# start NAME PROGRAM ARGS...: runs a program in the background; standard output goes to NAME.out, logs to NAME.log.
+start() {
+    local name=$1 program=$2
+    shift 2
+    "$bin/$program" "$@" </dev/null >"$work/$name.out" 2>"$work/$name.log" &
+    pids[$name]=$!
+}
+master() { start "$1" master --name "$1" "${@:2}"; }
+worker() { start "$1" worker --name "$1" "${@:2}"; }
+
+# submit NAME ARGS...: a client process of its own that submits, in the background.
+submit() { start "$1" client submit --job "$1" "${@:2}"; }
+
+# client ARGS...: a client process, now.
+client() { "$bin/client" "$@" 2>>"$work/client.log"; }
+
+# signal NAME SIGNAL: to a recorded pid only.
+signal() { kill "-$2" "${pids[$1]}"; }
+
+# ended NAME: waits for a process and sets exit_code.
+ended() {
+    exit_code=0
+    wait "${pids[$1]}" || exit_code=$?
+    unset "pids[$1]"
+}
+
+# terminate NAME: SIGTERM, then its end; it must drain and exit with 0.
+terminate() {
+    signal "$1" TERM
+    ended "$1"
+    check "$1 drained and exited with 0 (exit code $exit_code)" test "$exit_code" = 0
+}
+
+# until_true WHAT COMMAND...: waits for a state.
+until_true() {
+    local what=$1 deadline=$((SECONDS + limit_s))
+    shift
+    until "$@" >/dev/null 2>&1; do
+        if ((SECONDS >= deadline)); then fail "not within $limit_s s: $what"; fi
+        sleep 0.02
+    done
+}
+
+# check WHAT COMMAND...: one line of the verdict.
+check() {
+    local what=$1
+    shift
+    if "$@" >/dev/null 2>&1; then echo "    checked: $what" >>"$work/verdict"; else fail "$what"; fi
+}
+
+fail() {
+    echo "    FAILED:  $1" >>"$work/verdict"
+    { echo "--- the tree at that moment"; client tree --limit 10 || true; } >>"$work/verdict.tree" 2>&1
+    exit 1
+}
+
+# fact NAME VALUE: for the scenario's line (tasks, takeover_ms).
+fact() { echo "$2" >"$work/fact.$1"; }
+
+# States to wait for.
+leads() { client status | grep -q "^leader   $1-"; }
+stands_by() { client status | grep -q "^backup   $1-"; }
+registered() { client status | grep -q "^worker   $1-"; }
+no_worker() { client status | grep -q '^workers  none'; }
+# running JOB N: at least N tasks of the job whose name begins so have begun, by the workers' logs.
+running() { (($(cat "$work"/*.log | grep -c " running task=$1-[0-9a-f]*/") >= $2)); }
+# outstanding JOB: some task of the job is in the tree.
+outstanding() { client tree --limit 1000 | sed -n '/^\/tasks/,/^\/data/p' | grep -A1 "^  $1-" | grep -q '^    [0-9]'; }
+# job NAME: the id of the job whose name begins so.
+job() { client status | sed -n "s/^job      \($1-[0-9a-f]*\) .*/\1/p"; }
+
+# outcomes FILE STATUS: how many lines of `-o json` say so.
+outcomes() { grep -c "\"status\":\"$2\"" "$1" || true; }
+# distinct FILE: how many different tasks there are in it.
+distinct() { grep -o '"task":"[^"]*"' "$1" | sort -u | wc -l; }
+# attempts FILE N: how many tasks took N attempts.
+attempts() { grep -c "\"attempts\":$2[,}]" "$1" || true; }
+# by FILE WORKER: how many tasks the worker of that name committed.
+by() { grep -c "\"worker\":\"$2-" "$1" || true; }
+
+# The tree of the design and nothing else: four roots, JSON, no job left.
+tree_is_clean() {
+    local tree
+    tree=$(client tree)
+    [[ $(grep '^/' <<<"$tree" | tr '\n' ' ') == "/master /workers /tasks /data " ]] &&
+        [[ -z $(sed -n '/^\/tasks/,$p' <<<"$tree" | grep '^ ') ]]
+}
+
+# Stops what still runs. Called at the end of every scenario, however it ends.
+clean_up() {
+    local name
+    for name in "${!pids[@]}"; do kill -KILL "${pids[$name]}" 2>/dev/null || true; done
+    for name in "${!pids[@]}"; do wait "${pids[$name]}" 2>/dev/null || true; done
+}
