@@ -242,8 +242,8 @@ impl Standing {
             for worker in reckoned {
                 let Some((slots, _)) = self.ledger.load(&worker) else { continue };
                 let Some(window) = self.windows.get_mut(&worker) else { continue };
-                // An assignment, the completion that answers it, and the news of that: three multis' time.
-                self.ledger.set_window(&worker, window.size(slots, self.round_trip * 3, now));
+                // Written, list read, payloads read, committed, seen: five steps of about a multi each.
+                self.ledger.set_window(&worker, window.size(slots, self.round_trip * 5, now));
             }
             self.busy.clear();
             let mut next = plan(&mut self.ledger);

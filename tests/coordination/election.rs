@@ -1,0 +1,140 @@
+use std::time::Duration;
+
+use herdsman::coordination::election::Election;
+use herdsman::coordination::session::MultiFailure;
+use herdsman::coordination::{Candidacy, Failure, Leadership, Op, Refusal, Session, State};
+
+use super::session::through;
+use crate::support::line::{Line, MULTI};
+use crate::support::{children, connect, fresh_config, node, until, zookeeper};
+
+async fn root(session: &Session) {
+    session.write(Op::Create { path: "/master".to_owned(), data: Vec::new() }).await.expect("created");
+}
+
+async fn enter(session: &Session, uid: &str) -> Candidacy {
+    Candidacy::enter(session, "/master", "m", uid, b"{}").await.expect("entered")
+}
+
+async fn win(candidacy: Candidacy) -> Leadership {
+    match candidacy.won().await.expect("the session lives") {
+        Election::Won(leadership) => leadership,
+        Election::Removed => panic!("removed"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lowest_number_leads_and_the_one_behind_it_follows() {
+    let config = fresh_config();
+    let sessions = [connect(&config).await, connect(&config).await, connect(&config).await];
+    root(&sessions[0]).await;
+    // Names sort against the order of entering: the numbers decide.
+    let first = enter(&sessions[0], "zz").await;
+    let second = enter(&sessions[1], "mm").await;
+    let third = enter(&sessions[2], "aa").await;
+    let leader = win(first).await;
+    let second = tokio::spawn(win(second));
+    let third = tokio::spawn(win(third));
+    assert!(!second.is_finished() && !third.is_finished());
+    leader.resign().await;
+    let leader = second.await.expect("no panic");
+    assert!(!third.is_finished(), "one resignation makes one leader");
+    leader.resign().await;
+    third.await.expect("no panic");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_death_of_a_candidate_in_the_middle_makes_nobody_leader() {
+    let config = fresh_config();
+    let sessions = [connect(&config).await, connect(&config).await, connect(&config).await];
+    root(&sessions[0]).await;
+    let leader = win(enter(&sessions[0], "a").await).await;
+    let _second = enter(&sessions[1], "b").await;
+    let third = tokio::spawn(win(enter(&sessions[2], "c").await));
+    sessions[1].close().await;
+    until("the second is gone", async || children(&sessions[0], "/master").await.len() == 2).await;
+    sessions[2].settle().await.expect("connected"); // its watch has fired and it has looked again
+    assert!(!third.is_finished());
+    leader.resign().await;
+    third.await.expect("no panic");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_candidate_whose_znode_is_gone_never_believes_that_it_is_first() {
+    let config = fresh_config();
+    let (session, other) = (connect(&config).await, connect(&config).await);
+    root(&session).await;
+    let _leader = win(enter(&session, "a").await).await;
+    let candidacy = enter(&other, "b").await;
+    session.write(Op::Delete { path: candidacy.path().to_owned(), version: None }).await.expect("deleted");
+    assert!(matches!(candidacy.won().await, Ok(Election::Removed)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hazard_24_a_candidacy_whose_reply_was_lost_leaves_one_znode_and_wins() {
+    let config = fresh_config();
+    let observer = connect(&config).await;
+    root(&observer).await;
+    let line = Line::to(zookeeper()).await;
+    let session = connect(&through(&line, &config)).await;
+    line.cut_reply_to(MULTI);
+    let candidacy = enter(&session, "0badcafe").await;
+    assert_eq!(line.replies_cut(), 1);
+    assert_eq!(children(&observer, "/master").await.len(), 1);
+    win(candidacy).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hazard_23_a_write_of_a_leader_that_lagged_past_its_session_is_refused() {
+    let config = fresh_config();
+    let line = Line::to(zookeeper()).await;
+    let (old, new) = (connect(&through(&line, &config)).await, connect(&config).await);
+    root(&new).await;
+    let stale = win(enter(&old, "a").await).await;
+    let guard = stale.guard();
+    let backup = tokio::spawn(win(enter(&new, "b").await));
+    line.cut(); // the leader is deaf and mute, as in a long garbage collection
+    backup.await.expect("no panic");
+    line.mend();
+    let write = Op::Create { path: "/late".to_owned(), data: Vec::new() };
+    let refused = old.multi(&[guard.clone(), write.clone()]).await.expect_err("its time is over");
+    assert!(matches!(refused.failure, Failure::SessionOver(_)), "{refused}");
+    // Nor from any other session of that process: the guard names a znode that never comes back.
+    let refused = new.multi(&[guard, write]).await.expect_err("its time is over");
+    assert_eq!(refused, MultiFailure { at: Some(0), failure: Failure::Refused(Refusal::NoNode) });
+    assert_eq!(new.get("/late").await, Ok(None));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hazard_17_a_short_disconnect_does_not_end_a_leadership() {
+    let config = fresh_config();
+    let observer = connect(&config).await;
+    root(&observer).await;
+    let line = Line::to(zookeeper()).await;
+    let session = connect(&through(&line, &config)).await;
+    let leadership = win(enter(&session, "a").await).await;
+    let lost = tokio::spawn(leadership.lost());
+    line.cut();
+    session.status().wait_for(|s| s.state == State::Disconnected).await.expect("noticed");
+    line.mend();
+    session.settle().await.expect("the session lives");
+    session.multi(&[leadership.guard()]).await.expect("still the leader");
+    assert!(!lost.is_finished());
+    observer.write(Op::Delete { path: leadership.path().to_owned(), version: None }).await.expect("deleted");
+    tokio::time::timeout(Duration::from_secs(10), lost).await.expect("it notices").expect("no panic");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn resigning_deletes_the_znode_also_when_the_reply_is_lost() {
+    let config = fresh_config();
+    let observer = connect(&config).await;
+    root(&observer).await;
+    let line = Line::to(zookeeper()).await;
+    let session = connect(&through(&line, &config)).await;
+    let leadership = win(enter(&session, "a").await).await;
+    node(&observer, leadership.path()).await;
+    line.cut_reply_to(MULTI);
+    leadership.resign().await;
+    assert_eq!(line.replies_cut(), 1);
+    assert!(children(&observer, "/master").await.is_empty());
+}

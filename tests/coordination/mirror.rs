@@ -1,0 +1,123 @@
+use std::collections::BTreeMap;
+
+use herdsman::coordination::{Change, Mirror, Op, Scope, Session, State};
+
+use super::session::through;
+use crate::support::line::Line;
+use crate::support::{LIMIT, connect, fresh_config, zookeeper};
+
+const SCOPE: Scope = Scope { levels: 2, read_created: |_| true, read_changed: |_| true };
+
+/// What a mirror shows: path and data.
+#[derive(Default)]
+struct Shadow {
+    nodes: BTreeMap<String, Vec<u8>>,
+    snapshots: usize,
+    answers: u64,
+}
+
+impl Shadow {
+    fn apply(&mut self, change: Change) {
+        match change {
+            Change::Snapshot { nodes, answers } => {
+                self.nodes = nodes.into_iter().map(|(path, node)| (path, node.data)).collect();
+                self.snapshots += 1;
+                self.answers = answers;
+            }
+            Change::Created(path, node) | Change::Changed(path, node) => {
+                self.nodes.insert(path, node.map(|n| n.data).unwrap_or_default());
+            }
+            Change::Deleted(path) => {
+                self.nodes.remove(&path);
+            }
+            Change::RootGone => self.nodes.clear(),
+        }
+    }
+
+    async fn follow_until(&mut self, mirror: &mut Mirror, mut done: impl FnMut(&Self) -> bool) {
+        while !done(self) {
+            let changes = tokio::time::timeout(LIMIT, mirror.next()).await.expect("a change comes");
+            changes.expect("the session lives").into_iter().for_each(|change| self.apply(change));
+        }
+    }
+}
+
+async fn create(session: &Session, path: &str, data: &str) {
+    let op = Op::Create { path: path.to_owned(), data: data.as_bytes().to_vec() };
+    session.write(op).await.expect("created");
+}
+
+async fn set(session: &Session, path: &str, data: &str) {
+    let op = Op::Set { path: path.to_owned(), data: data.as_bytes().to_vec(), version: None };
+    session.write(op).await.expect("set");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mirror_shows_what_is_there_and_then_each_change() {
+    let session = connect(&fresh_config()).await;
+    for (path, data) in [("/root", ""), ("/root/a", "1"), ("/root/a/b", "2"), ("/root/a/b/deeper", "")] {
+        create(&session, path, data).await;
+    }
+    let mut mirror = Mirror::start(session.clone(), "/root", SCOPE);
+    let mut shadow = Shadow::default();
+    shadow.follow_until(&mut mirror, |s| s.snapshots == 1).await;
+    assert_eq!(shadow.nodes, BTreeMap::from([("a".into(), b"1".to_vec()), ("a/b".into(), b"2".to_vec())]));
+    create(&session, "/root/c", "3").await;
+    set(&session, "/root/a", "4").await;
+    session.write(Op::Delete { path: "/root/a/b/deeper".to_owned(), version: None }).await.expect("deleted");
+    session.write(Op::Delete { path: "/root/a/b".to_owned(), version: None }).await.expect("deleted");
+    let want = BTreeMap::from([("a".into(), b"4".to_vec()), ("c".into(), b"3".to_vec())]);
+    shadow.follow_until(&mut mirror, |s| s.nodes == want).await;
+    assert_eq!(shadow.snapshots, 1, "nothing was listed again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hazard_1_a_mirror_survives_reconnects_and_makes_up_for_what_it_missed() {
+    let config = fresh_config();
+    let other = connect(&config).await;
+    create(&other, "/root", "").await;
+    create(&other, "/root/old", "1").await;
+    let line = Line::to(zookeeper()).await;
+    let session = connect(&through(&line, &config)).await;
+    let mut mirror = Mirror::start(session.clone(), "/root", SCOPE);
+    let mut shadow = Shadow::default();
+    shadow.follow_until(&mut mirror, |s| s.snapshots == 1).await;
+    for round in 0..3 {
+        line.cut();
+        session.status().wait_for(|s| s.state == State::Disconnected).await.expect("noticed");
+        create(&other, &format!("/root/missed{round}"), "x").await; // nobody tells us of this one
+        line.mend();
+        let missed = format!("missed{round}");
+        shadow.follow_until(&mut mirror, |s| s.nodes.contains_key(&missed)).await;
+        create(&other, &format!("/root/seen{round}"), "y").await; // and the new watch must tell of this one
+        let seen = format!("seen{round}");
+        shadow.follow_until(&mut mirror, |s| s.nodes.contains_key(&seen)).await;
+    }
+    assert_eq!(shadow.nodes.len(), 7);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refresh_is_answered_by_a_snapshot_read_after_it() {
+    let session = connect(&fresh_config()).await;
+    create(&session, "/root", "").await;
+    let mut mirror = Mirror::start(session.clone(), "/root", SCOPE);
+    let mut shadow = Shadow::default();
+    shadow.follow_until(&mut mirror, |s| s.snapshots == 1).await;
+    create(&session, "/root/a", "1").await;
+    let asked = mirror.refresh();
+    shadow.follow_until(&mut mirror, |s| s.answers == asked).await;
+    assert!(shadow.nodes.contains_key("a"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mirror_of_nothing_says_so_and_sees_it_come() {
+    let session = connect(&fresh_config()).await;
+    let mut mirror = Mirror::start(session.clone(), "/root", SCOPE);
+    assert_eq!(mirror.next().await, Some(vec![Change::RootGone]));
+    create(&session, "/root", "").await;
+    create(&session, "/root/a", "1").await;
+    let mut shadow = Shadow::default();
+    shadow.follow_until(&mut mirror, |s| s.nodes.contains_key("a")).await;
+    session.close().await;
+    assert_eq!(mirror.next().await, None);
+}

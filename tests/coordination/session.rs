@@ -1,0 +1,168 @@
+use std::time::{Duration, Instant};
+
+use herdsman::coordination::session::{ConnectError, REQUEST_BYTES_MAX};
+use herdsman::coordination::watch::Event;
+use herdsman::coordination::{Failure, Op, Refusal, Registration, Session, State};
+
+use crate::support::line::{Line, MULTI};
+use crate::support::{LIMIT, TIMEOUT, children, config_at, connect, fresh_config, node, until, zookeeper};
+
+fn create(path: &str) -> Op {
+    Op::Create { path: path.to_owned(), data: Vec::new() }
+}
+
+fn ephemeral(path: &str) -> Op {
+    Op::CreateEphemeral { path: path.to_owned(), data: Vec::new(), sequential: false }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hazard_21_closing_a_session_removes_its_ephemerals_at_once() {
+    let config = fresh_config();
+    let (leaver, observer) = (connect(&config).await, connect(&config).await);
+    leaver.write(ephemeral("/e")).await.expect("created");
+    let clone = leaver.clone(); // a forgotten clone must not keep the session alive
+    let began = Instant::now();
+    leaver.close().await;
+    observer.sync().await.expect("connected");
+    assert_eq!(observer.get("/e").await, Ok(None));
+    assert!(began.elapsed() < TIMEOUT / 2, "{:?}", began.elapsed());
+    assert!(matches!(clone.get("/e").await, Err(Failure::SessionOver(_))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hazard_29_a_missing_chroot_is_named_or_created() {
+    let mut config = fresh_config();
+    config.create_chroot = false;
+    let error = Session::connect(&config, LIMIT).await.expect_err("no chroot");
+    assert!(matches!(error, ConnectError::NoChroot { .. }), "{error}");
+    config.create_chroot = true;
+    connect(&config).await.write(create("/inside")).await.expect("created");
+    config.create_chroot = false;
+    connect(&config).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hazard_29_an_unreachable_server_is_named_with_the_cause() {
+    let within = Duration::from_millis(500);
+    let error = Session::connect(&config_at("127.0.0.1:1", "/x"), within).await.expect_err("nobody there");
+    let text = error.to_string();
+    assert!(text.contains("127.0.0.1:1") && text.contains("500ms") && text.contains("refused"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hazard_11_an_oversized_request_is_refused_and_the_connection_survives() {
+    let session = connect(&fresh_config()).await;
+    let large = Op::Create { path: "/large".to_owned(), data: vec![0; REQUEST_BYTES_MAX] };
+    let refused = session.write(large).await.expect_err("too large");
+    assert!(matches!(refused, Failure::Refused(Refusal::TooLarge { .. })), "{refused}");
+    session.write(create("/small")).await.expect("created");
+    assert_eq!(session.status().borrow().epoch, 0, "the connection was never lost");
+    let almost = Op::Create { path: "/almost".to_owned(), data: vec![0; REQUEST_BYTES_MAX - 1000] };
+    session.write(almost).await.expect("what is below the limit passes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hazard_10_a_call_made_while_disconnected_waits_and_is_made_once() {
+    let config = fresh_config();
+    let observer = connect(&config).await;
+    let line = Line::to(zookeeper()).await;
+    let session = connect(&through(&line, &config)).await;
+    line.cut();
+    let mut status = session.status();
+    status.wait_for(|s| s.state == State::Disconnected).await.expect("noticed");
+    let waiting = tokio::spawn({
+        let session = session.clone();
+        async move { session.write(create("/later")).await }
+    });
+    assert_eq!(observer.get("/later").await, Ok(None));
+    line.mend();
+    waiting.await.expect("no panic").expect("created");
+    node(&observer, "/later").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hazard_16_the_lease_ends_before_anybody_else_sees_the_ephemeral_go() {
+    let config = fresh_config();
+    let observer = connect(&config).await;
+    let line = Line::to(zookeeper()).await;
+    let session = connect(&through(&line, &config)).await;
+    session.write(ephemeral("/e")).await.expect("created");
+    line.drop_requests();
+    session.lease_ended().await;
+    assert!(!session.lease().holds(Instant::now()));
+    node(&observer, "/e").await; // not expired yet when we stop trusting
+    until("the server expires the session", async || observer.get("/e").await == Ok(None)).await;
+    assert!(session.lease().stop_by() <= Instant::now(), "everything had to be stopped by then");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hazard_16_an_idle_session_keeps_its_lease_by_probing() {
+    let session = connect(&fresh_config()).await;
+    let first = session.lease().ends();
+    until("the lease is renewed without a call of ours", async || session.lease().ends() > first + TIMEOUT).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hazard_2_a_reconnect_too_fast_to_be_seen_as_a_state_counts_as_a_change() {
+    let line = Line::to(zookeeper()).await;
+    let session = connect(&through(&line, &fresh_config())).await;
+    let before = session.status().borrow().epoch;
+    line.interrupt();
+    until("the epoch goes up", async || session.status().borrow().epoch > before).await;
+    session.settle().await.expect("the session lives");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hazard_20_a_session_is_back_soon_after_an_outage_of_most_of_its_timeout() {
+    let line = Line::to(zookeeper()).await;
+    let mut config = through(&line, &fresh_config());
+    config.session_timeout = Duration::from_secs(10);
+    let session = connect(&config).await;
+    line.cut();
+    tokio::time::sleep(Duration::from_secs(5)).await; // the outage itself
+    let mended = Instant::now();
+    line.mend();
+    session.settle().await.expect("the session lives");
+    assert!(mended.elapsed() < Duration::from_secs(2), "{:?}", mended.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hazard_5_a_tree_watch_ends_with_its_session_instead_of_panicking() {
+    let session = connect(&fresh_config()).await;
+    let mut watch = session.watch_tree("/").await.expect("watched");
+    session.write(create("/a")).await.expect("created");
+    assert_eq!(watch.next().await, Some(Event::Created("/a".to_owned())));
+    session.close().await;
+    assert_eq!(watch.next().await, None);
+    assert_eq!(watch.next().await, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hazard_8_an_ephemeral_whose_reply_was_lost_is_found_again_and_not_created_twice() {
+    let config = fresh_config();
+    let observer = connect(&config).await;
+    observer.write(create("/members")).await.expect("created");
+    let line = Line::to(zookeeper()).await;
+    let session = connect(&through(&line, &config)).await;
+    line.cut_reply_to(MULTI);
+    let member = Registration::enter(&session, "/members", "m", "0badcafe", b"{}").await.expect("registered");
+    assert_eq!(line.replies_cut(), 1, "the reply was lost");
+    assert_eq!(children(&observer, "/members").await, ["m-0badcafe"]);
+    assert_eq!(node(&observer, member.path()).await.owner, session.id());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hazard_19_a_znode_of_the_same_name_that_another_session_owns_is_not_taken_for_ours() {
+    let config = fresh_config();
+    let (ghost, session) = (connect(&config).await, connect(&config).await);
+    ghost.write(create("/members")).await.expect("created");
+    ghost.write(ephemeral("/members/m-0badcafe")).await.expect("created");
+    let refused = Registration::enter(&session, "/members", "m", "0badcafe", b"{}").await.expect_err("taken");
+    assert_eq!(refused, Failure::Refused(Refusal::NodeExists));
+}
+
+pub fn through(line: &Line, config: &herdsman::coordination::SessionConfig) -> herdsman::coordination::SessionConfig {
+    let text = config.zookeeper.to_string();
+    let chroot = &text[text.find('/').expect("tests have a chroot")..];
+    config_at(&line.address(), chroot)
+}

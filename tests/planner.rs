@@ -1,0 +1,359 @@
+//! The ledger and the planner, without a server.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use herdsman::ledger::Ledger;
+use herdsman::plan::{plan, tidy};
+use herdsman::records::{Assignment, JobId, JobRecord, Policy, TaskId, TaskState, WorkerId, WorkerRecord};
+use proptest::prelude::*;
+
+fn job(name: &str) -> JobId {
+    name.parse().expect("a job's id")
+}
+
+fn worker(name: &str) -> WorkerId {
+    name.parse().expect("a worker's id")
+}
+
+fn kind(kind: &str) -> JobRecord {
+    JobRecord::new(kind, vec![], Policy::default())
+}
+
+fn runs(slots: u32, kinds: &[&str]) -> WorkerRecord {
+    WorkerRecord::new(slots, kinds.iter().map(|k| (*k).to_owned()).collect())
+}
+
+/// A ledger with one job of kind `k` and tasks 0 to `tasks`.
+fn backlog(tasks: u32) -> Ledger {
+    let mut ledger = Ledger::default();
+    ledger.job_is(&job("j"), 1, Some(&kind("k")));
+    (0..tasks).for_each(|n| drop(ledger.task_is(&job("j").task(n), 0, &TaskState::default())));
+    ledger
+}
+
+/// The lists that a plan writes, as text.
+fn lists(ledger: &mut Ledger) -> BTreeMap<String, Vec<String>> {
+    plan(ledger).lists.into_iter().map(|(id, record)| (id.to_string(), record.assigned)).collect()
+}
+
+#[test]
+fn the_oldest_job_comes_first_and_its_tasks_in_their_order() {
+    let mut ledger = Ledger::default();
+    ledger.job_is(&job("a-younger"), 20, Some(&kind("k")));
+    ledger.job_is(&job("z-older"), 10, Some(&kind("k")));
+    for id in ["a-younger", "z-older"] {
+        for n in [2, 0, 1] {
+            ledger.task_is(&job(id).task(n), 0, &TaskState::default());
+        }
+    }
+    ledger.worker_is(&worker("w"), &runs(4, &["k"]));
+    let want = ["z-older/0000000000", "z-older/0000000001", "z-older/0000000002", "a-younger/0000000000"];
+    assert_eq!(lists(&mut ledger)["w"], want);
+}
+
+#[test]
+fn tasks_are_spread_over_idle_slots_before_any_worker_gets_more() {
+    let mut ledger = backlog(6);
+    for id in ["a", "b", "c"] {
+        ledger.worker_is(&worker(id), &runs(4, &["k"]));
+        ledger.set_window(&worker(id), 100);
+    }
+    let lengths: Vec<usize> = lists(&mut ledger).values().map(Vec::len).collect();
+    assert_eq!(lengths, [2, 2, 2]);
+}
+
+#[test]
+fn nothing_is_assigned_beyond_the_slots_until_the_window_allows_it() {
+    let mut ledger = backlog(10);
+    ledger.worker_is(&worker("w"), &runs(2, &["k"]));
+    assert_eq!(lists(&mut ledger)["w"].len(), 2);
+    assert!(plan(&mut ledger).is_empty());
+    ledger.set_window(&worker("w"), 5);
+    assert_eq!(lists(&mut ledger)["w"].len(), 5);
+}
+
+#[test]
+fn a_kind_that_no_worker_runs_and_a_record_that_nobody_understands_block_nobody_else() {
+    let mut ledger = Ledger::default();
+    ledger.job_is(&job("garbage"), 1, None);
+    ledger.job_is(&job("exotic"), 2, Some(&kind("exotic")));
+    ledger.job_is(&job("plain"), 3, Some(&kind("k")));
+    for id in ["garbage", "exotic", "plain"] {
+        ledger.task_is(&job(id).task(0), 0, &TaskState::default());
+    }
+    ledger.worker_is(&worker("w"), &runs(4, &["k"]));
+    assert_eq!(lists(&mut ledger)["w"], ["plain/0000000000"]);
+    ledger.worker_is(&worker("x"), &runs(4, &["exotic"]));
+    assert_eq!(lists(&mut ledger)["x"], ["exotic/0000000000"]);
+}
+
+#[test]
+fn a_completed_task_makes_room_and_leaves_the_list_with_the_next_write() {
+    let mut ledger = backlog(3);
+    ledger.worker_is(&worker("w"), &runs(2, &["k"]));
+    plan(&mut ledger);
+    assert_eq!(ledger.task_gone(&job("j").task(0)), Some(worker("w")));
+    assert_eq!(lists(&mut ledger)["w"], ["j/0000000001", "j/0000000002"]);
+    ledger.task_gone(&job("j").task(1));
+    assert!(plan(&mut ledger).is_empty(), "nothing new to say: that can wait");
+    let tidied = tidy(&mut ledger);
+    assert_eq!(tidied.lists[0].1.assigned, ["j/0000000002"]);
+    assert!(tidy(&mut ledger).is_empty());
+}
+
+#[test]
+fn the_running_tasks_of_a_lost_worker_are_ended_in_the_tree_before_they_are_assigned_again() {
+    let mut ledger = backlog(3);
+    ledger.worker_is(&worker("w"), &runs(1, &["k"]));
+    ledger.set_window(&worker("w"), 2);
+    plan(&mut ledger);
+    ledger.worker_gone(&worker("w"));
+    ledger.worker_is(&worker("x"), &runs(4, &["k"]));
+    let next = plan(&mut ledger);
+    let (task, ended) = next.interrupted.iter().next().expect("one was running");
+    assert_eq!((task, ended.version, ended.state.attempt), (&job("j").task(0), 0, 1));
+    assert_eq!(next.lists[0].1.assigned, ["j/0000000001", "j/0000000002"], "what had not begun waits for nothing");
+    ledger.task_is(task, 1, &ended.state);
+    assert_eq!(lists(&mut ledger)["x"].last().map(String::as_str), Some("j/0000000000@1"));
+}
+
+#[test]
+fn a_task_set_to_another_version_is_unassigned_and_assigned_anew() {
+    let mut ledger = backlog(1);
+    ledger.worker_is(&worker("w"), &runs(1, &["k"]));
+    plan(&mut ledger);
+    ledger.task_is(&job("j").task(0), 1, &TaskState { attempt: 1, ..TaskState::default() });
+    assert_eq!(lists(&mut ledger)["w"], ["j/0000000000@1"]);
+    ledger.task_is(&job("j").task(0), 0, &TaskState::default());
+    assert!(plan(&mut ledger).is_empty(), "an older read changes nothing");
+}
+
+#[test]
+fn a_dead_task_is_not_assigned() {
+    let mut ledger = backlog(1);
+    ledger.task_is(&job("j").task(0), 1, &TaskState { dead: true, ..TaskState::default() });
+    ledger.worker_is(&worker("w"), &runs(1, &["k"]));
+    assert!(plan(&mut ledger).is_empty());
+    ledger.task_is(&job("j").task(0), 2, &TaskState::default());
+    assert_eq!(lists(&mut ledger)["w"], ["j/0000000000@2"], "until a retry sets it");
+}
+
+#[test]
+fn a_worker_that_hands_a_task_back_is_given_nothing_more() {
+    let mut ledger = backlog(2);
+    ledger.worker_is(&worker("w"), &runs(2, &["k"]));
+    plan(&mut ledger);
+    let back = TaskState { returned_by: Some("w".to_owned()), ..TaskState::default() };
+    assert_eq!(ledger.task_is(&job("j").task(1), 1, &back), Some(worker("w")));
+    assert!(plan(&mut ledger).is_empty());
+    ledger.worker_is(&worker("x"), &runs(2, &["k"]));
+    assert_eq!(lists(&mut ledger)["x"], ["j/0000000001@1"]);
+}
+
+#[test]
+fn what_exceeds_a_window_moves_to_an_idle_worker_and_the_loser_is_written_first() {
+    let mut ledger = backlog(6);
+    ledger.worker_is(&worker("z"), &runs(2, &["k"]));
+    ledger.set_window(&worker("z"), 6);
+    plan(&mut ledger);
+    ledger.worker_is(&worker("a"), &runs(2, &["k"]));
+    assert!(plan(&mut ledger).is_empty(), "within the window nothing moves");
+    ledger.set_window(&worker("z"), 2);
+    let moved = plan(&mut ledger);
+    let order: Vec<&str> = moved.lists.iter().map(|(id, _)| id.as_str()).collect();
+    assert_eq!(order, ["z", "a"]);
+    assert_eq!(moved.lists[0].1.assigned.len(), 4, "as many as the other has idle slots");
+    assert_eq!(moved.lists[1].1.assigned, ["j/0000000005", "j/0000000004"]);
+}
+
+#[test]
+fn a_takeover_moves_nothing_that_a_live_worker_has() {
+    let mut ledger = backlog(5);
+    ledger.worker_is(&worker("w"), &runs(2, &["k"]));
+    let written = plan(&mut ledger).lists;
+    let mut successor = backlog(5);
+    successor.workers_are(&written, true);
+    assert!(plan(&mut successor).is_empty());
+    assert_eq!(successor.counts(), ledger.counts());
+}
+
+#[test]
+fn an_assignment_that_is_over_or_that_two_workers_list_is_adopted_once() {
+    let mut ledger = backlog(1);
+    let mut record = runs(2, &["k"]);
+    record.assigned =
+        ["j/0000000000", "j/0000000009", "gone/0000000000", "j/0000000000@4", "nonsense"].map(str::to_owned).into();
+    ledger.workers_are(&[(worker("a"), record.clone()), (worker("b"), record)], true);
+    assert_eq!(ledger.counts().assigned, 1);
+    let held: usize = tidy(&mut ledger).lists.iter().map(|(_, record)| record.assigned.len()).sum();
+    assert_eq!(held, 1);
+}
+
+/// What can happen to a herd, from the leader's point of view.
+#[derive(Debug, Clone)]
+enum Event {
+    Job(u8),
+    Submit(u8, u8),
+    Complete(u8, u8),
+    Fail(u8, u8),
+    Join(u8, u32),
+    Leave(u8),
+    Window(u8, usize),
+    CloseJob(u8),
+    Lead,
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        1 => (0..4u8).prop_map(Event::Job),
+        6 => (0..4u8, 0..20u8).prop_map(|(j, n)| Event::Submit(j, n)),
+        4 => (0..4u8, 0..20u8).prop_map(|(j, n)| Event::Complete(j, n)),
+        1 => (0..4u8, 0..20u8).prop_map(|(j, n)| Event::Fail(j, n)),
+        2 => (0..5u8, 1..4u32).prop_map(|(w, slots)| Event::Join(w, slots)),
+        1 => (0..5u8).prop_map(Event::Leave),
+        1 => (0..5u8, 0..12usize).prop_map(|(w, window)| Event::Window(w, window)),
+        1 => (0..4u8).prop_map(Event::CloseJob),
+        1 => Just(Event::Lead),
+    ]
+}
+
+/// The tree, as far as a leader cares: the truth that the ledger shadows.
+#[derive(Debug, Default)]
+struct Tree {
+    jobs: BTreeMap<JobId, (i64, JobRecord)>,
+    tasks: BTreeMap<TaskId, i32>,
+    workers: BTreeMap<WorkerId, WorkerRecord>,
+    /// Ids that were used; none is used twice.
+    used: BTreeSet<TaskId>,
+    incarnations: i64,
+}
+
+impl Tree {
+    fn read(&self) -> Ledger {
+        let mut ledger = Ledger::default();
+        let jobs: Vec<_> = self.jobs.iter().map(|(id, (czxid, r))| (id.clone(), *czxid, Some(r.clone()))).collect();
+        let tasks: Vec<_> = self.tasks.iter().map(|(id, v)| (id.clone(), *v, TaskState::default())).collect();
+        let workers: Vec<_> = self.workers.iter().map(|(id, r)| (id.clone(), r.clone())).collect();
+        ledger.tasks_are(&jobs, &tasks);
+        ledger.workers_are(&workers, true);
+        ledger
+    }
+}
+
+/// Carries out what the plan says, and tells the ledger what the tree would tell.
+fn write(tree: &mut Tree, ledger: &mut Ledger) -> Result<(), TestCaseError> {
+    loop {
+        let next = plan(ledger);
+        if next.is_empty() {
+            break;
+        }
+        for (id, record) in &next.lists {
+            tree.workers.insert(id.clone(), record.clone());
+            prop_assert_eq!(ledger.load(id).map(|(_, length)| length), Some(record.assigned.len()));
+        }
+        for (task, ended) in &next.interrupted {
+            prop_assert_eq!(tree.tasks.insert(task.clone(), ended.version + 1), Some(ended.version));
+            ledger.task_is(task, ended.version + 1, &ended.state);
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_task_is_in_two_lists_and_none_waits_while_a_worker_could_take_it(events in proptest::collection::vec(event(), 1..120)) {
+        let (mut tree, mut ledger) = (Tree::default(), Ledger::default());
+        let mut names: BTreeMap<u8, JobId> = BTreeMap::new();
+        let mut workers: BTreeMap<u8, WorkerId> = BTreeMap::new();
+        for event in events {
+            match event {
+                Event::Job(j) => {
+                    tree.incarnations += 1;
+                    let id = job(&format!("job{j}-{}", tree.incarnations));
+                    if let std::collections::btree_map::Entry::Vacant(name) = names.entry(j) {
+                        name.insert(id.clone());
+                        let record = kind(if j == 3 { "rare" } else { "k" });
+                        ledger.job_is(&id, tree.incarnations, Some(&record));
+                        tree.jobs.insert(id, (tree.incarnations, record));
+                    }
+                }
+                Event::Submit(j, n) => if let Some(id) = names.get(&j) {
+                    let task = id.task(u32::from(n));
+                    if tree.used.insert(task.clone()) {
+                        ledger.task_is(&task, 0, &TaskState::default());
+                        tree.tasks.insert(task, 0);
+                    }
+                },
+                Event::Complete(j, n) => if let Some(id) = names.get(&j) {
+                    let task = id.task(u32::from(n));
+                    if tree.tasks.remove(&task).is_some() {
+                        ledger.task_gone(&task);
+                        ledger.task_gone(&task); // events come twice
+                    }
+                },
+                Event::Fail(j, n) => if let Some(id) = names.get(&j) {
+                    let task = id.task(u32::from(n));
+                    if let Some(version) = tree.tasks.get_mut(&task) {
+                        *version += 1;
+                        ledger.task_is(&task, *version, &TaskState::default());
+                    }
+                },
+                Event::Join(w, slots) => {
+                    tree.incarnations += 1;
+                    let id = worker(&format!("worker{w}-{}", tree.incarnations));
+                    if let std::collections::btree_map::Entry::Vacant(name) = workers.entry(w) {
+                        name.insert(id.clone());
+                        let record = if w == 4 { runs(slots, &["k", "rare"]) } else { runs(slots, &["k"]) };
+                        ledger.worker_is(&id, &record);
+                        tree.workers.insert(id, record);
+                    }
+                }
+                Event::Leave(w) => if let Some(id) = workers.remove(&w) {
+                    ledger.worker_gone(&id);
+                    tree.workers.remove(&id);
+                },
+                Event::Window(w, window) => if let Some(id) = workers.get(&w) {
+                    ledger.set_window(id, window);
+                },
+                Event::CloseJob(j) => if let Some(id) = names.remove(&j) {
+                    ledger.job_gone(&id);
+                    tree.jobs.remove(&id);
+                    tree.tasks.retain(|task, _| task.job != id);
+                },
+                Event::Lead => {
+                    ledger = tree.read(); // another master takes over, with nothing but the tree
+                }
+            }
+            write(&mut tree, &mut ledger)?;
+
+            // In the tree: no live assignment twice, and none but to a worker that runs the kind.
+            let mut held = BTreeMap::new();
+            for (id, record) in &tree.workers {
+                for entry in &record.assigned {
+                    let assignment: Assignment = entry.parse().expect("we wrote it");
+                    if tree.tasks.get(&assignment.task) != Some(&assignment.version) {
+                        continue; // over; dropped with the next write
+                    }
+                    let kind = &tree.jobs[&assignment.task.job].1.kind;
+                    prop_assert!(record.kinds.contains(kind));
+                    prop_assert_eq!(held.insert(assignment.task, id.clone()), None);
+                }
+            }
+            // The ledger agrees with the tree, and so would one that read it anew.
+            let counts = ledger.counts();
+            prop_assert_eq!(counts.assigned, held.len());
+            prop_assert_eq!(counts.waiting + counts.assigned, tree.tasks.len());
+            prop_assert_eq!(tree.read().counts(), counts);
+            // Whoever waits, waits for a slot: no worker that runs the kind has one to spare.
+            for task in tree.tasks.keys().filter(|task| !held.contains_key(*task)) {
+                let kind = &tree.jobs[&task.job].1.kind;
+                for (id, record) in &tree.workers {
+                    let (slots, length) = ledger.load(id).expect("known");
+                    prop_assert!(!record.kinds.contains(kind) || length >= slots, "{task} waits while {id} is idle");
+                }
+            }
+        }
+    }
+}

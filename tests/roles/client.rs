@@ -1,0 +1,207 @@
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use futures::future::join_all;
+use herdsman::coordination::SessionConfig;
+use herdsman::records::DATA_BYTES_MAX;
+use herdsman::roles::client::{Client, ClientError, FinishedStatus, JobSpec, open};
+
+use crate::support::herd::{master, worker};
+use crate::support::line::{Line, MULTI};
+use crate::support::{children, config_at, connect, fresh_config, until, zookeeper};
+
+fn through(line: &Line, config: &SessionConfig) -> SessionConfig {
+    let text = config.zookeeper.to_string();
+    config_at(&line.address(), &text[text.find('/').expect("a chroot")..])
+}
+
+/// A herd of one master and one worker, registered.
+async fn herd(config: &SessionConfig) -> impl Sized {
+    let members = (master(config, "m"), worker(config, "w"));
+    let session = connect(config).await;
+    until("the herd is there", async || {
+        children(&session, "/workers").await.len() == 1 && children(&session, "/master").await.len() == 1
+    })
+    .await;
+    members
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn submissions_whose_replies_are_lost_are_made_once_each() {
+    let config = fresh_config();
+    let _herd = herd(&config).await;
+    let line = Line::to(zookeeper()).await;
+    line.cut_reply_to(MULTI); // the open itself
+    let (job, mut results) =
+        open(&through(&line, &config), JobSpec::new("echo"), &mut rand::rng()).await.expect("opened");
+    for round in 0..3 {
+        line.cut_reply_to(MULTI);
+        let submitted = join_all((0..100).map(|n| job.submit(format!("{round}-{n}").into_bytes()))).await;
+        submitted.into_iter().for_each(|task| drop(task.expect("acknowledged")));
+    }
+    job.seal().await.expect("sealed");
+    let mut seen = BTreeSet::new();
+    while let Some(finished) = results.next().await.expect("the herd lives") {
+        assert!(seen.insert(finished.result.to_string()), "{finished:?} came twice");
+    }
+    assert_eq!(seen.len(), 300);
+    assert_eq!(line.replies_cut(), 4);
+    assert!(children(&connect(&config).await, "/tasks").await.is_empty(), "and the one job is closed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_submitter_whose_session_ends_rejoins_and_loses_nothing() {
+    let config = fresh_config();
+    let _herd = herd(&config).await;
+    let line = Line::to(zookeeper()).await;
+    let (job, mut results) =
+        open(&through(&line, &config), JobSpec::new("echo"), &mut rand::rng()).await.expect("opened");
+    let first = join_all((0..50).map(|n| job.submit(format!("a{n}").into_bytes()))).await;
+    assert!(first.iter().all(Result::is_ok));
+    line.cut();
+    let submit = join_all((0..50).map(|n| job.submit(format!("b{n}").into_bytes())));
+    let outage = async {
+        tokio::time::sleep(config.session_timeout * 2).await; // until the server has expired the session
+        line.mend();
+    };
+    let (second, ()) = tokio::join!(submit, outage);
+    assert!(second.iter().all(Result::is_ok));
+    job.seal().await.expect("sealed");
+    let mut seen = BTreeSet::new();
+    while let Some(finished) = results.next().await.expect("the herd lives") {
+        assert!(finished.is_done());
+        assert!(seen.insert(finished.result.to_string()), "{finished:?} came twice");
+    }
+    assert_eq!(seen.len(), 100);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_sealed_by_somebody_else_takes_no_more_and_delivers_what_it_has() {
+    let config = fresh_config();
+    let _herd = herd(&config).await;
+    let (job, mut results) = open(&config, JobSpec::new("echo"), &mut rand::rng()).await.expect("opened");
+    job.submit(b"mine".to_vec()).await.expect("submitted");
+    let other = Client::connect(&config).await.expect("connected");
+    let refused = other.results(job.id(), false, false, |_| {}).await.expect_err("not sealed");
+    assert!(matches!(refused, ClientError::NotSealed(_)));
+    let peeked = other.results(job.id(), true, false, |_| {}).await.expect("looking is free");
+    assert!(!peeked.sealed);
+    let mut taken = 0;
+    until("the other takes it over and gets the outcome", async || {
+        other.results(job.id(), false, true, |_| taken += 1).await.is_ok() && taken == 1
+    })
+    .await;
+    let refused = job.submit(b"late".to_vec()).await.expect_err("sealed or closed");
+    assert!(
+        matches!(refused, ClientError::Sealed(_) | ClientError::NotFound(_) | ClientError::Failed(_)),
+        "{refused:?}"
+    );
+    // Ours either saw the outcome before it was collected, or learns that it is gone; it does not hang.
+    drop(job);
+    while let Ok(Some(finished)) = results.next().await {
+        assert!(matches!(finished.status, FinishedStatus::Done | FinishedStatus::Gone));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_oversized_payload_is_refused_and_its_neighbours_are_done() {
+    let config = fresh_config();
+    let _herd = herd(&config).await;
+    let (job, mut results) = open(&config, JobSpec::new("echo"), &mut rand::rng()).await.expect("opened");
+    let (small, large, largest) = tokio::join!(
+        job.submit(b"small".to_vec()),
+        job.submit(vec![b'x'; DATA_BYTES_MAX + 1]),
+        job.submit(vec![b'x'; DATA_BYTES_MAX]),
+    );
+    assert!(small.is_ok() && largest.is_ok());
+    let error = large.expect_err("too large").to_string();
+    assert!(error.contains("524289") && error.contains("524288"), "{error}");
+    job.seal().await.expect("sealed");
+    let mut statuses = Vec::new();
+    while let Some(finished) = results.next().await.expect("the herd lives") {
+        statuses.push((finished.status, finished.error));
+    }
+    assert_eq!(statuses.len(), 2);
+    let failed = statuses.iter().find(|(status, _)| *status == FinishedStatus::Failed).expect("its echo is too large");
+    assert!(failed.1.as_deref().is_some_and(|e| e.contains("the outcome has")), "{failed:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_outlives_its_client_and_anybody_can_wait_for_it_and_collect_it_once() {
+    let config = fresh_config();
+    let _herd = herd(&config).await;
+    let (job, results) = open(&config, JobSpec::new("sleep"), &mut rand::rng()).await.expect("opened");
+    for _ in 0..8 {
+        job.submit(b"0.2".to_vec()).await.expect("submitted");
+    }
+    let id = job.id().clone();
+    drop(job); // which seals
+    results.leave().await.expect("left");
+    let mut client = Client::connect(&config).await.expect("connected");
+    let mut most = 0;
+    let tally = client.wait(&id, |tally| most = most.max(tally.outstanding)).await.expect("waited");
+    assert_eq!((tally.done, tally.failed, tally.outstanding), (8, 0, 0));
+    assert!(most > 0, "progress was shown");
+    let (mut one, mut two) = (0, 0);
+    let other = Client::connect(&config).await.expect("connected");
+    // Two at once: outcomes may be shown twice, but both get through.
+    let (a, b) =
+        tokio::join!(client.results(&id, false, false, |_| one += 1), other.results(&id, false, false, |_| two += 1));
+    assert!(a.is_ok() || b.is_ok(), "{a:?} {b:?}");
+    assert!(one + two >= 8);
+    let gone = client.results(&id, false, false, |_| {}).await.expect_err("closed");
+    assert!(matches!(gone, ClientError::NotFound(_)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn waiting_survives_the_end_of_its_session() {
+    let config = fresh_config();
+    let _herd = herd(&config).await;
+    let (job, results) = open(&config, JobSpec::new("sleep"), &mut rand::rng()).await.expect("opened");
+    job.submit(b"6".to_vec()).await.expect("submitted");
+    let id = job.id().clone();
+    drop(job);
+    results.leave().await.expect("left");
+    let line = Line::to(zookeeper()).await;
+    let mut client = Client::connect(&through(&line, &config)).await.expect("connected");
+    let waiting = tokio::spawn(async move { client.wait(&id, |_| {}).await });
+    line.cut();
+    tokio::time::sleep(config.session_timeout * 2).await; // until the server has expired the session
+    line.mend();
+    assert_eq!(waiting.await.expect("no panic").expect("waited").done, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cancelling_removes_a_job_in_whatever_state_its_tasks_are() {
+    let config = fresh_config();
+    let _herd = herd(&config).await;
+    let (job, results) = open(&config, JobSpec::new("sleep"), &mut rand::rng()).await.expect("opened");
+    for seconds in ["0", "0", "100", "100", "100", "100", "100", "100"] {
+        job.submit(seconds.into()).await.expect("submitted");
+    }
+    let id = job.id().clone();
+    drop(job);
+    results.leave().await.expect("left");
+    let session = connect(&config).await;
+    until("two are done", async || children(&session, &id.path()).await.len() == 6).await;
+    let client = Client::connect(&config).await.expect("connected");
+    assert_eq!(client.cancel(&id).await.expect("cancelled"), 6);
+    assert!(children(&session, "/tasks").await.is_empty() && children(&session, "/data").await.is_empty());
+    let missing = client.cancel(&id).await.expect_err("gone");
+    assert!(matches!(missing, ClientError::NotFound(_)));
+    // The slots are free again.
+    let (job, mut results) = open(&config, JobSpec::new("echo"), &mut rand::rng()).await.expect("opened");
+    job.submit(b"next".to_vec()).await.expect("submitted");
+    let next = tokio::time::timeout(Duration::from_secs(10), results.next()).await.expect("soon").expect("herd lives");
+    assert!(next.expect("an outcome").is_done());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_does_not_exist_is_named() {
+    let config = fresh_config();
+    let _herd = herd(&config).await;
+    let mut client = Client::connect(&config).await.expect("connected");
+    let id = "nothing-0badcafe".parse().expect("an id");
+    assert!(matches!(client.wait(&id, |_| {}).await, Err(ClientError::NotFound(_))));
+    assert!(matches!(client.results(&id, true, false, |_| {}).await, Err(ClientError::NotFound(_))));
+}

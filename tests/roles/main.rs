@@ -1,0 +1,8 @@
+//! Masters, workers and clients against a real ZooKeeper.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod client;
+mod master;
+mod worker;

@@ -1,0 +1,254 @@
+use std::time::Duration;
+
+use herdsman::coordination::{Op, Session, SessionConfig};
+use herdsman::records::{MasterRecord, Policy, WorkerRecord};
+use herdsman::roles::client::{JobSpec, Results, open};
+use serde_json::json;
+
+use crate::support::herd::{master, master_with_retention, worker};
+use crate::support::line::Line;
+use crate::support::{children, config_at, connect, eventually, fresh_config, node, until, zookeeper};
+
+fn through(line: &Line, config: &SessionConfig) -> SessionConfig {
+    let text = config.zookeeper.to_string();
+    config_at(&line.address(), &text[text.find('/').expect("a chroot")..])
+}
+
+/// Submits `count` tasks of a kind and seals the job.
+async fn submit(config: &SessionConfig, kind: &str, payload: &str, count: usize) -> Results {
+    let (job, results) = open(config, JobSpec::new(kind), &mut rand::rng()).await.expect("opened");
+    for _ in 0..count {
+        job.submit(payload.as_bytes().to_vec()).await.expect("submitted");
+    }
+    job.seal().await.expect("sealed");
+    results
+}
+
+/// All outcomes must be done; returns the attempts of each.
+async fn collect(mut results: Results) -> Vec<u32> {
+    let mut attempts = Vec::new();
+    while let Some(finished) = results.next().await.expect("the herd lives") {
+        assert!(finished.is_done(), "{finished:?}");
+        attempts.push(finished.attempts);
+    }
+    attempts
+}
+
+async fn leader(session: &Session) -> Option<String> {
+    let mut names = children(session, "/master").await;
+    names.sort_by_key(|name| herdsman::coordination::paths::sequence(name));
+    let node = session.get(&format!("/master/{}", names.first()?)).await.expect("readable")?;
+    MasterRecord::from_json(&node.data).ok().map(|record| record.name)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_runs_from_the_first_submit_to_an_empty_tree() {
+    let config = fresh_config();
+    let (m, w) = (master(&config, "m"), worker(&config, "w"));
+    let session = connect(&config).await;
+    until("the herd is there", async || children(&session, "/workers").await.len() == 1).await;
+    assert_eq!(collect(submit(&config, "echo", "hi", 100).await).await, vec![1; 100]);
+    assert_eq!(children(&session, "/").await, ["data", "master", "tasks", "workers"]);
+    assert!(children(&session, "/tasks").await.is_empty());
+    assert!(children(&session, "/data").await.is_empty());
+    let only = children(&session, "/workers").await.pop().expect("one");
+    until("the worker's list is tidied", async || {
+        let data = node(&session, &format!("/workers/{only}")).await.data;
+        WorkerRecord::from_json(&data).expect("valid").assigned.is_empty()
+    })
+    .await;
+    w.stop().await;
+    m.stop().await;
+    assert!(children(&session, "/workers").await.is_empty() && children(&session, "/master").await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_resigns_is_followed_by_its_backup_and_running_tasks_run_on() {
+    let config = fresh_config();
+    let session = connect(&config).await;
+    let first = master(&config, "first");
+    until("the first leads", async || leader(&session).await.as_deref() == Some("first")).await;
+    let _second = master(&config, "second");
+    until("the second stands by", async || children(&session, "/master").await.len() == 2).await;
+    let _w = worker(&config, "w");
+    let results = submit(&config, "sleep", "0.5", 12).await; // three rounds on four slots
+    first.stop().await;
+    assert_eq!(leader(&session).await.as_deref(), Some("second"));
+    assert_eq!(collect(results).await, vec![1; 12], "nothing was begun twice");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_is_cut_off_is_replaced_and_comes_back_as_a_backup() {
+    let config = fresh_config();
+    let session = connect(&config).await;
+    let line = Line::to(zookeeper()).await;
+    let _first = master(&through(&line, &config), "first");
+    until("the first leads", async || leader(&session).await.as_deref() == Some("first")).await;
+    let _second = master(&config, "second");
+    let _w = worker(&config, "w");
+    until("the herd is there", async || {
+        children(&session, "/master").await.len() == 2 && children(&session, "/workers").await.len() == 1
+    })
+    .await;
+    line.cut();
+    let results = submit(&config, "echo", "x", 20).await;
+    assert_eq!(collect(results).await.len(), 20, "done under the second");
+    assert_eq!(leader(&session).await.as_deref(), Some("second"));
+    line.mend();
+    until("the first is back", async || children(&session, "/master").await.len() == 2).await;
+    assert_eq!(leader(&session).await.as_deref(), Some("second"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_whose_znode_was_deleted_by_hand_joins_again_and_goes_on() {
+    let config = fresh_config();
+    let session = connect(&config).await;
+    let (_m, _w) = (master(&config, "m"), worker(&config, "w"));
+    let znode = eventually("it leads", async || children(&session, "/master").await.pop()).await;
+    session.write(Op::Delete { path: format!("/master/{znode}"), version: None }).await.expect("deleted");
+    let again = eventually("it joins again", async || children(&session, "/master").await.pop()).await;
+    assert_ne!(znode, again);
+    assert_eq!(collect(submit(&config, "echo", "x", 10).await).await.len(), 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tasks_of_a_worker_that_is_lost_are_done_by_another_as_second_attempts() {
+    let config = fresh_config();
+    let session = connect(&config).await;
+    let _m = master(&config, "m");
+    let line = Line::to(zookeeper()).await;
+    let _lost = worker(&through(&line, &config), "lost");
+    until("it is registered", async || children(&session, "/workers").await.len() == 1).await;
+    let results = submit(&config, "sleep", "0.3", 4).await;
+    let znode = children(&session, "/workers").await.pop().expect("one");
+    until("all are assigned", async || {
+        let data = node(&session, &format!("/workers/{znode}")).await.data;
+        WorkerRecord::from_json(&data).expect("valid").assigned.len() == 4
+    })
+    .await;
+    line.cut();
+    let _other = worker(&config, "other");
+    assert_eq!(collect(results).await, vec![2; 4]);
+    line.mend();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn malformed_znodes_of_others_stall_neither_the_master_nor_anybodys_task() {
+    let config = fresh_config();
+    let session = connect(&config).await;
+    let m = master(&config, "m");
+    until("it leads", async || leader(&session).await.is_some()).await;
+    let garbage = [
+        ("/master/foreign", "x"),
+        ("/workers/foreign", "{\"slots\":\"many\"}"),
+        ("/workers/empty", ""),
+        ("/tasks/not json", ""),
+        ("/tasks/foreign", "not json"),
+        ("/tasks/foreign/0000000000", ""),
+        ("/tasks/mixed", "{\"kind\":\"echo\"}"),
+        ("/tasks/mixed/7", "not ten digits"),
+        ("/tasks/mixed/0000000001", "[1,2"),
+        ("/tasks/mixed/0000000002", ""),
+        ("/tasks/mixed/0000000002/deeper", ""),
+        ("/data/mixed", ""),
+        ("/data/mixed/0000000003", "a payload without a task"),
+    ];
+    for (path, data) in garbage {
+        let op = Op::Create { path: path.to_owned(), data: data.as_bytes().to_vec() };
+        session.write(op).await.unwrap_or_else(|e| panic!("{path}: {e}"));
+    }
+    let _w = worker(&config, "w");
+    assert_eq!(collect(submit(&config, "echo", "x", 10).await).await.len(), 10, "while it leads");
+    m.stop().await;
+    let _next = master(&config, "next");
+    assert_eq!(collect(submit(&config, "echo", "x", 10).await).await.len(), 10, "and for one that starts among them");
+    let dead = node(&session, "/tasks/mixed/0000000002").await;
+    assert!(String::from_utf8_lossy(&dead.data).contains("\"dead\":true"), "without a payload it cannot be done");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_collects_is_swept_after_the_retention_and_what_is_outstanding_is_not() {
+    let config = fresh_config();
+    let session = connect(&config).await;
+    let _m = master_with_retention(&config, "m", Duration::from_millis(300));
+    let w = worker(&config, "w");
+    until("the herd is there", async || children(&session, "/workers").await.len() == 1).await;
+    let results = submit(&config, "echo", "x", 700).await; // more than one round
+    results.leave().await.expect("left");
+    let (open_job, open_results) = open(&config, JobSpec::new("echo"), &mut rand::rng()).await.expect("opened");
+    drop(open_results);
+    let empty = open_job.id().path();
+    until("the outcomes, the job, and the empty one are gone", async || {
+        children(&session, "/data").await.is_empty() && session.get(&empty).await == Ok(None)
+    })
+    .await;
+    w.stop().await;
+    let waiting = submit(&config, "echo", "x", 1).await;
+    waiting.leave().await.expect("left");
+    tokio::time::sleep(Duration::from_millis(1500)).await; // several rounds of sweeping
+    assert_eq!(children(&session, "/tasks").await.len(), 1);
+    assert_eq!(children(&session, "/data").await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hazard_14_the_roots_are_created_once_and_never_removed() {
+    let config = fresh_config();
+    let session = connect(&config).await;
+    let m = master(&config, "m");
+    until("it leads", async || leader(&session).await.is_some()).await;
+    let created = node(&session, "/tasks").await.czxid;
+    m.stop().await;
+    let (_m, _w) = (master(&config, "m"), worker(&config, "w"));
+    collect(submit(&config, "echo", "x", 1).await).await;
+    assert_eq!(node(&session, "/tasks").await.czxid, created);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_nobody_can_run_waits_and_holds_nobody_up() {
+    let config = fresh_config();
+    let (_m, _w) = (master(&config, "m"), worker(&config, "w"));
+    let session = connect(&config).await;
+    until("the herd is there", async || children(&session, "/workers").await.len() == 1).await;
+    let exotic = submit(&config, "exotic", "x", 5).await;
+    assert_eq!(collect(submit(&config, "echo", "x", 50).await).await.len(), 50);
+    exotic.leave().await.expect("left");
+    assert_eq!(children(&session, "/tasks").await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_fails_at_first_is_attempted_again() {
+    let config = fresh_config();
+    let (_m, _w) = (master(&config, "m"), worker(&config, "w"));
+    let folder = tempfile::tempdir().expect("a folder");
+    let script = format!("mkdir {0}/first 2>/dev/null && exit 1; echo again", folder.path().display());
+    let spec = JobSpec {
+        args: ["sh", "-c", &script].map(str::to_owned).to_vec(),
+        policy: Policy { max_attempts: 3, ..Policy::default() },
+        ..JobSpec::new("exec")
+    };
+    let session = connect(&config).await;
+    until("the roots are there", async || session.get("/tasks").await.is_ok_and(|n| n.is_some())).await;
+    let (job, mut results) = open(&config, spec, &mut rand::rng()).await.expect("opened");
+    job.submit(Vec::new()).await.expect("submitted");
+    let finished = results.next().await.expect("the herd lives").expect("an outcome");
+    assert!(finished.is_done());
+    assert_eq!((finished.attempts, &finished.result["stdout"]), (2, &json!("again\n")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hazard_25_a_leader_reads_the_tree_before_its_first_plan() {
+    let config = fresh_config();
+    let session = connect(&config).await;
+    // A worker's list and tasks from before: what is assigned stays where it is.
+    let _w = worker(&config, "w");
+    let znode = eventually("registered", async || children(&session, "/workers").await.pop()).await;
+    let results = submit(&config, "sleep", "1", 4).await;
+    let job = children(&session, "/tasks").await.pop().expect("one");
+    let path = format!("/workers/{znode}");
+    let mut record = WorkerRecord::from_json(&node(&session, &path).await.data).expect("valid");
+    record.assigned = (0..4).map(|n| format!("{job}/{n:010}")).collect();
+    session.write(Op::Set { path, data: record.to_json(), version: None }).await.expect("set");
+    let _m = master(&config, "m");
+    let _idle = worker(&config, "idle");
+    assert_eq!(collect(results).await, vec![1; 4]);
+}

@@ -1,0 +1,418 @@
+//! The worker alone: the test plays the leader and writes its list.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use herdsman::coordination::{Op, Session, SessionConfig};
+use herdsman::handlers::{Handler, Handlers, Task, TaskError};
+use herdsman::records::{JobRecord, Outcome, OutcomeStatus, Policy, TaskState, WorkerRecord};
+use serde_json::{Value, json};
+
+use crate::support::herd::{self, Member};
+use crate::support::line::{Line, MULTI};
+use crate::support::{LIMIT, children, config_at, connect, eventually, fresh_config, node, until, zookeeper};
+
+/// What a test does to a worker from outside.
+struct Bench {
+    session: Session,
+}
+
+impl Bench {
+    async fn new(config: &SessionConfig) -> Self {
+        let session = connect(config).await;
+        for root in herdsman::records::tree::ROOTS {
+            let _ = session.write(Op::Create { path: root.to_owned(), data: Vec::new() }).await;
+        }
+        Bench { session }
+    }
+
+    async fn create(&self, path: &str, data: &[u8]) {
+        self.session.write(Op::Create { path: path.to_owned(), data: data.to_vec() }).await.expect("created");
+    }
+
+    async fn delete(&self, path: &str) {
+        self.session.write(Op::Delete { path: path.to_owned(), version: None }).await.expect("deleted");
+    }
+
+    /// A job `j` with one task for each payload.
+    async fn job(&self, record: &JobRecord, payloads: &[&str]) {
+        self.create("/tasks/j", &record.to_json()).await;
+        self.create("/data/j", b"").await;
+        for (n, payload) in payloads.iter().enumerate() {
+            self.create(&format!("/data/j/{n:010}"), payload.as_bytes()).await;
+            self.create(&format!("/tasks/j/{n:010}"), b"").await;
+        }
+    }
+
+    async fn worker(&self) -> String {
+        eventually("a worker registers", async || children(&self.session, "/workers").await.pop()).await
+    }
+
+    async fn assign(&self, worker: &str, entries: &[&str]) {
+        let path = format!("/workers/{worker}");
+        let mut record = WorkerRecord::from_json(&node(&self.session, &path).await.data).expect("valid");
+        record.assigned = entries.iter().map(|e| (*e).to_owned()).collect();
+        self.session.write(Op::Set { path, data: record.to_json(), version: None }).await.expect("set");
+    }
+
+    async fn outcome(&self, n: u32) -> Outcome {
+        let path = format!("/data/j/{n:010}");
+        let data = eventually("an outcome is committed", async || {
+            self.session.get(&path).await.expect("readable").filter(|node| node.version == 1).map(|node| node.data)
+        });
+        Outcome::from_json(&data.await).expect("valid")
+    }
+
+    async fn state(&self, n: u32, version: i32) -> TaskState {
+        let path = format!("/tasks/j/{n:010}");
+        let data = eventually("the task is set", async || {
+            self.session
+                .get(&path)
+                .await
+                .expect("readable")
+                .filter(|node| node.version == version)
+                .map(|node| node.data)
+        });
+        TaskState::from_json(&data.await).expect("valid")
+    }
+
+    async fn is_outstanding(&self, n: u32) -> bool {
+        self.session.get(&format!("/tasks/j/{n:010}")).await.expect("readable").is_some()
+    }
+}
+
+fn kind(kind: &str) -> JobRecord {
+    JobRecord::new(kind, vec![], Policy::default())
+}
+
+/// Counts how many of its tasks run, and how often one began; runs until stopped, or fails or panics if told so.
+#[derive(Clone, Default)]
+struct Probe {
+    running: Arc<AtomicUsize>,
+    begun: Arc<AtomicUsize>,
+}
+
+struct Running(Arc<AtomicUsize>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Handler for Probe {
+    async fn run(&self, task: Task) -> Result<Value, TaskError> {
+        self.begun.fetch_add(1, Ordering::SeqCst);
+        self.running.fetch_add(1, Ordering::SeqCst);
+        let _running = Running(self.running.clone());
+        match task.payload.as_slice() {
+            b"fail" => Err(TaskError::new("told to")),
+            b"panic" => panic!("told to"),
+            b"attempt" => Ok(json!(task.attempt)),
+            _ => std::future::pending().await,
+        }
+    }
+}
+
+impl Probe {
+    fn running(&self) -> usize {
+        self.running.load(Ordering::SeqCst)
+    }
+
+    fn begun(&self) -> usize {
+        self.begun.load(Ordering::SeqCst)
+    }
+}
+
+fn worker_with(config: &SessionConfig, probe: &Probe, slots: u32, grace: Duration) -> Member {
+    herd::worker_with(config, "w", slots, Handlers::builtin().with("probe", probe.clone()), grace)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_runs_what_it_is_assigned_and_commits_each_outcome_with_the_task() {
+    let config = fresh_config();
+    let bench = Bench::new(&config).await;
+    bench.job(&kind("echo"), &["zero", "one"]).await;
+    let member = herd::worker(&config, "w");
+    let worker = bench.worker().await;
+    bench.assign(&worker, &["j/0000000000", "j/0000000001"]).await;
+    for (n, text) in ["zero", "one"].into_iter().enumerate() {
+        let outcome = bench.outcome(n as u32).await;
+        assert_eq!((outcome.status, &outcome.worker, outcome.attempts), (OutcomeStatus::Done, &worker, 1));
+        assert_eq!(outcome.result, json!(text));
+        assert!(!bench.is_outstanding(n as u32).await, "in the same multi");
+    }
+    member.stop().await;
+    assert!(children(&bench.session, "/workers").await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_more_run_at_once_than_there_are_slots_and_the_rest_wait_in_order() {
+    let config = fresh_config();
+    let (bench, probe) = (Bench::new(&config).await, Probe::default());
+    bench.job(&kind("probe"), &["", "", ""]).await;
+    let _member = worker_with(&config, &probe, 2, Duration::ZERO);
+    let worker = bench.worker().await;
+    bench.assign(&worker, &["j/0000000000", "j/0000000001", "j/0000000002"]).await;
+    until("two run", async || probe.running() == 2).await;
+    bench.assign(&worker, &["j/0000000001", "j/0000000002"]).await;
+    until("the withdrawn one stops and the third begins", async || probe.begun() == 3 && probe.running() == 2).await;
+    bench.assign(&worker, &[]).await;
+    until("all stop", async || probe.running() == 0).await;
+    assert!(bench.is_outstanding(0).await, "withdrawn is not completed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_assignment_that_is_over_is_skipped() {
+    let config = fresh_config();
+    let bench = Bench::new(&config).await;
+    bench.job(&kind("echo"), &["x", "y"]).await;
+    let _member = herd::worker(&config, "w");
+    let worker = bench.worker().await;
+    // Never there; at another version; another job; and one that is to be done.
+    let entries = ["j/0000000009", "j/0000000000@3", "gone/0000000000", "nonsense", "j/0000000001"];
+    bench.assign(&worker, &entries).await;
+    assert_eq!(bench.outcome(1).await.result, json!("y"));
+    assert!(bench.is_outstanding(0).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_completion_of_an_older_attempt_is_refused() {
+    let config = fresh_config();
+    let bench = Bench::new(&config).await;
+    bench.job(&kind("sleep"), &["0.3"]).await;
+    let _member = herd::worker(&config, "w");
+    let worker = bench.worker().await;
+    bench.assign(&worker, &["j/0000000000"]).await;
+    let bump = Op::Set { path: "/tasks/j/0000000000".to_owned(), data: br#"{"attempt":1}"#.to_vec(), version: Some(0) };
+    bench.session.write(bump).await.expect("set");
+    // Given again at the new version, while the first attempt still runs: the second one's outcome is the one kept.
+    bench.assign(&worker, &["j/0000000000", "j/0000000000@1"]).await;
+    let outcome = bench.outcome(0).await;
+    assert_eq!(outcome.attempts, 2);
+    assert!(!bench.is_outstanding(0).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_attempt_is_noted_and_the_last_one_becomes_a_failed_outcome() {
+    let config = fresh_config();
+    let (bench, probe) = (Bench::new(&config).await, Probe::default());
+    let policy = Policy { max_attempts: 2, ..Policy::default() };
+    bench.job(&JobRecord::new("probe", vec![], policy), &["fail"]).await;
+    let _member = worker_with(&config, &probe, 1, Duration::ZERO);
+    let worker = bench.worker().await;
+    bench.assign(&worker, &["j/0000000000"]).await;
+    let state = bench.state(0, 1).await;
+    assert_eq!((state.attempt, state.failures, state.dead), (1, 1, false));
+    assert_eq!((state.error.as_deref(), state.worker.as_deref()), (Some("told to"), Some(worker.as_str())));
+    bench.assign(&worker, &["j/0000000000@1"]).await;
+    let outcome = bench.outcome(0).await;
+    assert_eq!((outcome.status, outcome.attempts), (OutcomeStatus::Failed, 2));
+    assert_eq!(outcome.error.as_deref(), Some("told to"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_that_panics_fails_its_task_and_not_the_worker() {
+    let config = fresh_config();
+    let (bench, probe) = (Bench::new(&config).await, Probe::default());
+    bench.job(&kind("probe"), &["panic", "attempt"]).await;
+    let _member = worker_with(&config, &probe, 1, Duration::ZERO);
+    let worker = bench.worker().await;
+    bench.assign(&worker, &["j/0000000000", "j/0000000001"]).await;
+    let outcome = bench.outcome(0).await;
+    assert_eq!(outcome.status, OutcomeStatus::Failed);
+    assert!(outcome.error.expect("says why").contains("panicked: told to"));
+    assert_eq!(bench.outcome(1).await.result, json!(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kind_that_the_worker_does_not_run_fails_with_a_clear_reason() {
+    let config = fresh_config();
+    let bench = Bench::new(&config).await;
+    bench.job(&kind("exotic"), &["x"]).await;
+    let _member = herd::worker(&config, "w");
+    let worker = bench.worker().await;
+    bench.assign(&worker, &["j/0000000000"]).await;
+    assert!(bench.outcome(0).await.error.expect("says why").contains("'exotic'"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_without_a_payload_is_marked_dead_and_holds_nobody_up() {
+    let config = fresh_config();
+    let bench = Bench::new(&config).await;
+    bench.job(&kind("echo"), &["x", "y"]).await;
+    bench.delete("/data/j/0000000000").await;
+    let _member = herd::worker_with(&config, "w", 1, Handlers::builtin(), Duration::ZERO);
+    let worker = bench.worker().await;
+    bench.assign(&worker, &["j/0000000000", "j/0000000001"]).await;
+    let state = bench.state(0, 1).await;
+    assert!(state.dead && state.error.expect("says why").contains("/data/j/0000000000"));
+    assert_eq!(bench.outcome(1).await.result, json!("y"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopping_worker_hands_back_what_it_has_not_begun_at_once_and_finishes_the_rest() {
+    let config = fresh_config();
+    let bench = Bench::new(&config).await;
+    bench.job(&kind("sleep"), &["1", "1", "1"]).await;
+    let member = herd::worker_with(&config, "w", 1, Handlers::builtin(), Duration::from_secs(10));
+    let worker = bench.worker().await;
+    bench.assign(&worker, &["j/0000000000", "j/0000000001"]).await;
+    // The second is loaded behind the first: its payload was read when the list is taken.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let stopping = tokio::spawn(member.stop());
+    let state = bench.state(1, 1).await;
+    assert_eq!((state.attempt, state.returned_by.as_deref()), (0, Some(worker.as_str())));
+    assert!(bench.is_outstanding(0).await, "handed back before the first one ended");
+    bench.assign(&worker, &["j/0000000000", "j/0000000002"]).await;
+    assert_eq!(bench.state(2, 1).await.returned_by.as_deref(), Some(worker.as_str()), "nothing new is taken");
+    assert_eq!(bench.outcome(0).await.status, OutcomeStatus::Done);
+    stopping.await.expect("no panic");
+    assert!(children(&bench.session, "/workers").await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_still_runs_after_the_grace_is_stopped_and_handed_back() {
+    let config = fresh_config();
+    let (bench, probe) = (Bench::new(&config).await, Probe::default());
+    bench.job(&kind("probe"), &[""]).await;
+    let member = worker_with(&config, &probe, 1, Duration::from_millis(100));
+    let worker = bench.worker().await;
+    bench.assign(&worker, &["j/0000000000"]).await;
+    until("it runs", async || probe.running() == 1).await;
+    member.stop().await;
+    assert_eq!(probe.running(), 0);
+    let state = bench.state(0, 1).await;
+    assert_eq!((state.attempt, state.failures), (1, 0), "an attempt, but not a failed one");
+    assert!(state.error.expect("says why").contains("100ms"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hazard_18_a_worker_whose_znode_is_gone_begins_anew_under_another_id() {
+    let config = fresh_config();
+    let (bench, probe) = (Bench::new(&config).await, Probe::default());
+    bench.job(&kind("probe"), &[""]).await;
+    let _member = worker_with(&config, &probe, 1, Duration::ZERO);
+    let first = bench.worker().await;
+    bench.assign(&first, &["j/0000000000"]).await;
+    until("it runs", async || probe.running() == 1).await;
+    bench.delete(&format!("/workers/{first}")).await;
+    until("what ran is stopped", async || probe.running() == 0).await;
+    let second = bench.worker().await;
+    assert_ne!(first, second);
+    bench.assign(&second, &["j/0000000000"]).await;
+    until("and runs again", async || probe.running() == 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hazard_16_a_worker_that_is_cut_off_stops_its_tasks_before_anybody_sees_it_gone() {
+    let config = fresh_config();
+    let (bench, probe) = (Bench::new(&config).await, Probe::default());
+    bench.job(&kind("probe"), &[""]).await;
+    let line = Line::to(zookeeper()).await;
+    let text = config.zookeeper.to_string();
+    let through = config_at(&line.address(), &text[text.find('/').expect("a chroot")..]);
+    let _member = worker_with(&through, &probe, 1, Duration::ZERO);
+    let worker = bench.worker().await;
+    bench.assign(&worker, &["j/0000000000"]).await;
+    until("it runs", async || probe.running() == 1).await;
+    line.drop_requests();
+    until("its tasks are stopped", async || probe.running() == 0).await;
+    let path = format!("/workers/{worker}");
+    node(&bench.session, &path).await; // still there: nobody can have been given the task yet
+    let began = Instant::now();
+    until("it is gone", async || bench.session.get(&path).await.expect("readable").is_none()).await;
+    assert!(began.elapsed() < LIMIT);
+    line.mend();
+    let anew = bench.worker().await;
+    assert_ne!(anew, worker);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_is_back_before_its_session_ends_begins_its_tasks_again() {
+    let config = fresh_config();
+    let (bench, probe) = (Bench::new(&config).await, Probe::default());
+    bench.job(&kind("probe"), &[""]).await;
+    let line = Line::to(zookeeper()).await;
+    let text = config.zookeeper.to_string();
+    let mut through = config_at(&line.address(), &text[text.find('/').expect("a chroot")..]);
+    through.session_timeout = Duration::from_secs(6);
+    let _member = worker_with(&through, &probe, 1, Duration::ZERO);
+    let worker = bench.worker().await;
+    bench.assign(&worker, &["j/0000000000"]).await;
+    until("it runs", async || probe.running() == 1).await;
+    line.cut();
+    until("its task is stopped", async || probe.running() == 0).await;
+    line.mend();
+    until("it is begun again, or the worker is new", async || {
+        probe.begun() == 2 || children(&bench.session, "/workers").await != [worker.clone()]
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_completion_whose_reply_was_lost_is_committed_once() {
+    let config = fresh_config();
+    let bench = Bench::new(&config).await;
+    bench.job(&kind("sleep"), &["0.3"]).await;
+    let line = Line::to(zookeeper()).await;
+    let text = config.zookeeper.to_string();
+    let _member = herd::worker(&config_at(&line.address(), &text[text.find('/').expect("a chroot")..]), "w");
+    let worker = bench.worker().await;
+    bench.assign(&worker, &["j/0000000000"]).await;
+    line.cut_reply_to(MULTI);
+    let outcome = bench.outcome(0).await;
+    assert_eq!((outcome.status, outcome.attempts), (OutcomeStatus::Done, 1));
+    assert_eq!(node(&bench.session, "/data/j/0000000000").await.version, 1);
+    until("the reply was cut off", async || line.replies_cut() == 1).await;
+    // And the worker goes on.
+    bench.create("/data/j/0000000001", b"0").await;
+    bench.create("/tasks/j/0000000001", b"").await;
+    bench.assign(&worker, &["j/0000000001"]).await;
+    assert_eq!(bench.outcome(1).await.worker, worker);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_gets_its_payload_and_what_it_prints_is_kept_up_to_a_limit() {
+    let config = fresh_config();
+    let bench = Bench::new(&config).await;
+    let script = "cat; echo \"$HERDSMAN_TASK $HERDSMAN_ATTEMPT\" >&2; head -c 200000 /dev/zero | tr '\\0' x; exit 3";
+    let args = ["sh", "-c", script].map(str::to_owned).to_vec();
+    bench.job(&JobRecord::new("exec", args, Policy::default()), &["from stdin|"]).await;
+    let _member = herd::worker(&config, "w");
+    let worker = bench.worker().await;
+    bench.assign(&worker, &["j/0000000000"]).await;
+    let outcome = bench.outcome(0).await;
+    assert_eq!((outcome.status, outcome.error.as_deref()), (OutcomeStatus::Failed, Some("exit code 3")));
+    assert_eq!(outcome.result["exit"], 3);
+    assert_eq!(outcome.result["stderr"], "j/0000000000 1\n");
+    let stdout = outcome.result["stdout"].as_str().expect("text");
+    assert!(stdout.starts_with("from stdin|xxx"));
+    assert_eq!(stdout.len(), 96 * 1024);
+    assert_eq!(outcome.result["stdout_dropped_bytes"], 200_000 + 11 - 96 * 1024);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_withdrawn_program_ends_with_everything_that_it_started() {
+    let config = fresh_config();
+    let bench = Bench::new(&config).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("pids");
+    let script = format!("sleep 100 & echo $! $$ > {0}.new; mv {0}.new {0}; wait", file.display());
+    let args = ["sh", "-c", &script].map(str::to_owned).to_vec();
+    bench.job(&JobRecord::new("exec", args, Policy::default()), &[""]).await;
+    let _member = herd::worker(&config, "w");
+    let worker = bench.worker().await;
+    bench.assign(&worker, &["j/0000000000"]).await;
+    let pids = eventually("the program runs", async || std::fs::read_to_string(&file).ok()).await;
+    bench.assign(&worker, &[]).await;
+    for pid in pids.split_whitespace() {
+        // A killed process that nobody has reaped is a zombie: state Z.
+        until("it is gone", async || {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            stat.is_empty() || stat.contains(") Z ")
+        })
+        .await;
+    }
+}

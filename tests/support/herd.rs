@@ -1,0 +1,50 @@
+//! Masters and workers inside the test's process, each on a session of its own.
+
+use std::time::Duration;
+
+use herdsman::coordination::SessionConfig;
+use herdsman::handlers::{Exec, Handlers};
+use herdsman::roles::master::Master;
+use herdsman::roles::worker::Worker;
+use herdsman::roles::{self};
+use herdsman::shutdown::{Shutdown, Stopper};
+use tokio::task::JoinHandle;
+
+/// A running role.
+pub struct Member {
+    stopper: Stopper,
+    task: JoinHandle<()>,
+}
+
+impl Member {
+    fn start(role: impl roles::Role + Send + 'static, config: &SessionConfig) -> Self {
+        let (stopper, shutdown) = Shutdown::new();
+        let config = config.clone();
+        let task = tokio::spawn(async move {
+            roles::run(role, &config, &shutdown).await.expect("ZooKeeper is up");
+        });
+        Member { stopper, task }
+    }
+
+    /// As SIGTERM does: drains, and returns when it has ended.
+    pub async fn stop(self) {
+        self.stopper.stop();
+        self.task.await.expect("no panic");
+    }
+}
+
+pub fn master(config: &SessionConfig, name: &str) -> Member {
+    master_with_retention(config, name, Duration::from_secs(3600))
+}
+
+pub fn master_with_retention(config: &SessionConfig, name: &str, retention: Duration) -> Member {
+    Member::start(Master { name: name.to_owned(), retention }, config)
+}
+
+pub fn worker(config: &SessionConfig, name: &str) -> Member {
+    worker_with(config, name, 4, Handlers::builtin().with("exec", Exec), Duration::from_secs(10))
+}
+
+pub fn worker_with(config: &SessionConfig, name: &str, slots: u32, handlers: Handlers, grace: Duration) -> Member {
+    Member::start(Worker { name: name.to_owned(), slots, handlers, grace }, config)
+}

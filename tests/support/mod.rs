@@ -1,0 +1,107 @@
+//! What tests share: a private ZooKeeper for each test program, a chroot for each test, a line that can be cut, and
+//! waiting for states.
+#![allow(dead_code)] // each test program uses a part
+
+pub mod herd;
+pub mod line;
+
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use herdsman::coordination::{ConnectString, Node, Session, SessionConfig};
+
+/// From which all times in tests derive: T, the session timeout.
+pub const TIMEOUT: Duration = Duration::from_millis(2000);
+/// How long any state may take to come.
+pub const LIMIT: Duration = Duration::from_secs(20);
+
+/// The server of this test program. It ends when its standard input does, that is, with this process.
+struct Server {
+    address: String,
+    _stdin: ChildStdin,
+    _process: Child,
+}
+
+fn repository() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A script of the repository.
+pub fn script(path: &str) -> Command {
+    let mut command = Command::new(repository().join(path));
+    command.current_dir(repository());
+    command
+}
+
+/// Where the private ZooKeeper listens. A machine without ZooKeeper gets one, or this panics with what to do.
+pub fn zookeeper() -> &'static str {
+    static SERVER: OnceLock<Server> = OnceLock::new();
+    let server = SERVER.get_or_init(|| {
+        let mut process = script("scenarios/zookeeper")
+            .arg("serve")
+            .env("HERDSMAN_TICK_MS", "100")
+            .env("ZOOKEEPER_JVMFLAGS", "-XX:TieredStopAtLevel=1")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("scenarios/zookeeper can be run");
+        let mut address = String::new();
+        BufReader::new(process.stdout.take().expect("piped")).read_line(&mut address).expect("it speaks UTF-8");
+        assert!(!address.is_empty(), "scenarios/zookeeper did not start a server; it said why above");
+        let stdin = process.stdin.take().expect("piped");
+        Server { address: address.trim().to_owned(), _stdin: stdin, _process: process }
+    });
+    &server.address
+}
+
+/// How to reach a chroot that no other test uses.
+pub fn fresh_config() -> SessionConfig {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let chroot = format!("/test-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+    config_at(zookeeper(), &chroot)
+}
+
+/// How to reach `chroot` of the server at `address`.
+pub fn config_at(address: &str, chroot: &str) -> SessionConfig {
+    let zookeeper: ConnectString = address.parse().expect("a connect string");
+    SessionConfig { zookeeper: zookeeper.with_chroot(chroot), session_timeout: TIMEOUT, create_chroot: true }
+}
+
+/// A session there.
+pub async fn connect(config: &SessionConfig) -> Session {
+    Session::connect(config, LIMIT).await.expect("ZooKeeper is up")
+}
+
+/// Waits for a state: until `look` returns something.
+pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(seen) = look().await {
+            return seen;
+        }
+        assert!(began.elapsed() < LIMIT, "not within {LIMIT:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Waits until `condition` holds.
+pub async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    eventually(what, async || condition().await.then_some(())).await;
+}
+
+/// A znode that must be there.
+pub async fn node(session: &Session, path: &str) -> Node {
+    let node = session.get(path).await.expect("readable");
+    node.unwrap_or_else(|| panic!("{path} is absent"))
+}
+
+/// The children of a znode, sorted.
+pub async fn children(session: &Session, path: &str) -> Vec<String> {
+    let mut names = session.children(path).await.expect("readable").unwrap_or_default();
+    names.sort_unstable();
+    names
+}
