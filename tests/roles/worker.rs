@@ -8,6 +8,7 @@ use herdsman::coordination::{Op, Session, SessionConfig};
 use herdsman::handlers::{Handler, Handlers, Task, TaskError};
 use herdsman::records::{JobRecord, Outcome, OutcomeStatus, Policy, TaskState, WorkerRecord};
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 
 use crate::support::herd::{self, Member};
 use crate::support::line::{Line, MULTI};
@@ -86,11 +87,13 @@ fn kind(kind: &str) -> JobRecord {
     JobRecord::new(kind, vec![], Policy::default())
 }
 
-/// Counts how many of its tasks run, and how often one began; runs until stopped, or fails or panics if told so.
+/// Counts how many of its tasks run, and how often one began; runs until released or stopped, or fails or panics if
+/// told so.
 #[derive(Clone, Default)]
 struct Probe {
     running: Arc<AtomicUsize>,
     begun: Arc<AtomicUsize>,
+    release: Arc<Notify>,
 }
 
 struct Running(Arc<AtomicUsize>);
@@ -110,7 +113,10 @@ impl Handler for Probe {
             b"fail" => Err(TaskError::new("told to")),
             b"panic" => panic!("told to"),
             b"attempt" => Ok(json!(task.attempt)),
-            _ => std::future::pending().await,
+            _ => {
+                self.release.notified().await;
+                Ok(Value::Null)
+            }
         }
     }
 }
@@ -254,19 +260,19 @@ async fn a_task_without_a_payload_is_marked_dead_and_holds_nobody_up() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopping_worker_hands_back_what_it_has_not_begun_at_once_and_finishes_the_rest() {
     let config = fresh_config();
-    let bench = Bench::new(&config).await;
-    bench.job(&kind("sleep"), &["1", "1", "1"]).await;
-    let member = herd::worker_with(&config, "w", 1, Handlers::builtin(), Duration::from_secs(10));
+    let (bench, probe) = (Bench::new(&config).await, Probe::default());
+    bench.job(&kind("probe"), &["", "", ""]).await;
+    let member = worker_with(&config, &probe, 1, Duration::from_secs(10));
     let worker = bench.worker().await;
     bench.assign(&worker, &["j/0000000000", "j/0000000001"]).await;
-    // The second is loaded behind the first: its payload was read when the list is taken.
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    until("the first runs", async || probe.running() == 1).await;
     let stopping = tokio::spawn(member.stop());
     let state = bench.state(1, 1).await;
     assert_eq!((state.attempt, state.returned_by.as_deref()), (0, Some(worker.as_str())));
-    assert!(bench.is_outstanding(0).await, "handed back before the first one ended");
     bench.assign(&worker, &["j/0000000000", "j/0000000002"]).await;
     assert_eq!(bench.state(2, 1).await.returned_by.as_deref(), Some(worker.as_str()), "nothing new is taken");
+    assert!(bench.is_outstanding(0).await && !stopping.is_finished(), "the first has all its grace");
+    probe.release.notify_one();
     assert_eq!(bench.outcome(0).await.status, OutcomeStatus::Done);
     stopping.await.expect("no panic");
     assert!(children(&bench.session, "/workers").await.is_empty());

@@ -295,8 +295,10 @@ impl Client {
         if herd.workers.is_empty() {
             reasons.push("there is no worker; start one with `worker`".to_owned());
         } else if !herd.workers.iter().any(|worker| worker.kinds.contains(&record.kind)) {
-            let flag = if record.kind == "exec" { " --allow exec" } else { "" };
-            reasons.push(format!("no worker runs tasks of kind '{}'; start one with `worker{flag}`", record.kind));
+            let kinds: BTreeSet<&str> = herd.workers.iter().flat_map(|w| &w.kinds).map(String::as_str).collect();
+            let kinds = kinds.into_iter().collect::<Vec<_>>().join(", ");
+            let remedy = if record.kind == "exec" { "; start one with `worker --allow exec`" } else { "" };
+            reasons.push(format!("no worker runs tasks of kind '{}', only {kinds}{remedy}", record.kind));
         }
         Ok(reasons)
     }

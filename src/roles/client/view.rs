@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::coordination::{Failure, Node, Session, paths};
 use crate::records::tree::{MASTER, ROOTS, TASKS, WORKERS};
-use crate::records::{JobId, JobRecord, MasterRecord, WorkerRecord};
+use crate::records::{Assignment, JobId, JobRecord, MasterRecord, WorkerRecord};
 
 /// The herd at one moment, more or less: it is read in a few steps.
 #[derive(Debug, Clone, Serialize)]
@@ -78,7 +78,7 @@ pub async fn herd(session: &Session) -> Result<Herd, Failure> {
     for (name, node) in children(session, WORKERS).await? {
         match WorkerRecord::from_json(&node.data) {
             Ok(record) => {
-                let (assigned, _) = record.assignments();
+                let assigned = live(session, record.assignments().0).await?;
                 let view = WorkerView { id: name, slots: record.slots, assigned: assigned.len(), kinds: record.kinds };
                 workers.push(view);
                 assignments.extend(assigned);
@@ -114,6 +114,18 @@ pub async fn herd(session: &Session) -> Result<Herd, Failure> {
         jobs: jobs.into_iter().map(|(_, view)| view).collect(),
         malformed,
     })
+}
+
+/// The assignments that are not over: the leader drops those from a list only when it writes the next one.
+async fn live(session: &Session, assignments: Vec<Assignment>) -> Result<Vec<Assignment>, Failure> {
+    let mut live = Vec::new();
+    for some in assignments.chunks(500) {
+        let paths: Vec<String> = some.iter().map(|a| a.task.path()).collect();
+        let nodes = session.get_many(&paths).await?;
+        let holds = |(a, node): &(&Assignment, Option<Node>)| node.as_ref().is_some_and(|n| n.version == a.version);
+        live.extend(some.iter().zip(nodes).filter(holds).map(|(a, _)| a.clone()));
+    }
+    Ok(live)
 }
 
 /// The children of a znode with their data, sorted by name.

@@ -1,0 +1,264 @@
+//! The three programs as a person meets them: what they print, and with which code they end.
+
+mod support;
+
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use support::{LIMIT, zookeeper};
+
+/// A chroot with processes in it; they are killed when the test ends.
+struct Herd {
+    zookeeper: String,
+    processes: Vec<Child>,
+}
+
+impl Herd {
+    fn empty() -> Self {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let zookeeper = format!("{}/cli-{}", zookeeper(), NEXT.fetch_add(1, Ordering::Relaxed));
+        Herd { zookeeper, processes: Vec::new() }
+    }
+
+    /// One master, one worker that runs programs.
+    fn new() -> Self {
+        let mut herd = Herd::empty();
+        herd.start(env!("CARGO_BIN_EXE_master"), &[]);
+        herd.start(env!("CARGO_BIN_EXE_worker"), &["--allow", "exec"]);
+        herd.until("leader and worker are there", |status| {
+            status.contains("leader   m") && status.contains("worker   w")
+        });
+        herd
+    }
+
+    fn command(&self, program: &str, args: &[&str]) -> Command {
+        let mut command = Command::new(program);
+        command.args(args).env("HERDSMAN_ZOOKEEPER", &self.zookeeper).env("HERDSMAN_SESSION_TIMEOUT", "2s");
+        command.env_remove("HERDSMAN_LOG").stdin(Stdio::null());
+        command
+    }
+
+    fn start(&mut self, program: &str, args: &[&str]) -> usize {
+        let process = self.command(program, args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+        self.processes.push(process.expect("it was built"));
+        self.processes.len() - 1
+    }
+
+    fn client(&self, args: &[&str]) -> Output {
+        self.command(env!("CARGO_BIN_EXE_client"), args).output().expect("it was built")
+    }
+
+    fn until(&self, what: &str, condition: impl Fn(&str) -> bool) {
+        let began = Instant::now();
+        while !condition(&stdout(&self.client(&["status"]))) {
+            assert!(began.elapsed() < LIMIT, "not within {LIMIT:?}: {what}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn signal(&self, process: usize, signal: rustix::process::Signal) {
+        let pid = self.processes[process].id().cast_signed();
+        let pid = rustix::process::Pid::from_raw(pid).expect("it runs");
+        rustix::process::kill_process(pid, signal).expect("it runs");
+    }
+}
+
+impl Drop for Herd {
+    fn drop(&mut self) {
+        for process in &mut self.processes {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().expect("it was not ended by a signal")
+}
+
+#[test]
+fn a_program_prints_through_and_its_failure_is_exit_code_1() {
+    let herd = Herd::new();
+    let ran = herd.client(&["submit", "--wait", "--", "sh", "-c", "echo hi; exit 3"]);
+    assert_eq!((code(&ran), stdout(&ran).as_str()), (1, "hi\n"));
+    assert!(stderr(&ran).contains("exit code 3"), "{}", stderr(&ran));
+    let ran = herd.client(&["submit", "--wait", "--data", "from stdin", "--", "cat"]);
+    assert_eq!((code(&ran), stdout(&ran).as_str()), (0, "from stdin"));
+    let missing = herd.client(&["submit", "--wait", "--", "/no/such/program"]);
+    assert_eq!(code(&missing), 1);
+    assert!(stdout(&missing).contains("cannot run '/no/such/program'"), "{}", stdout(&missing));
+}
+
+#[test]
+fn json_is_one_object_a_task_with_the_documented_fields() {
+    let herd = Herd::new();
+    let ran = herd.client(&["submit", "--wait", "--count", "3", "--data", "x", "-o", "json", "--job", "nightly"]);
+    assert_eq!(code(&ran), 0);
+    let mut tasks: Vec<serde_json::Value> =
+        stdout(&ran).lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    tasks.sort_by_key(|task| task["task"].to_string());
+    for (n, task) in tasks.iter().enumerate() {
+        let fields: Vec<&str> = task.as_object().expect("an object").keys().map(String::as_str).collect();
+        assert_eq!(fields, ["attempts", "result", "status", "task", "worker"]);
+        let id = task["task"].as_str().expect("text");
+        assert!(id.starts_with("nightly-") && id.ends_with(&format!("/{n:010}")), "{id}");
+        assert_eq!((&task["status"], &task["attempts"], &task["result"]), (&"done".into(), &1.into(), &"x".into()));
+    }
+    assert_eq!(tasks.len(), 3);
+}
+
+#[test]
+fn a_job_submitted_without_waiting_is_waited_for_and_collected_by_other_processes() {
+    let herd = Herd::new();
+    let lines = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(lines.path(), "one\ntwo words\n\nfour\n").expect("written");
+    let file = lines.path().to_str().expect("UTF-8");
+    let submitted = herd.client(&["submit", "--kind", "echo", "--each-line", file]);
+    assert_eq!(code(&submitted), 0);
+    let job = stdout(&submitted).trim().to_owned();
+    assert!(job.starts_with("echo-"), "{job}");
+    let waited = herd.client(&["wait", &job]);
+    assert_eq!((code(&waited), stdout(&waited)), (0, format!("{job}: 4 done, 0 failed\n")));
+    let kept = herd.client(&["results", &job, "--keep", "-o", "json"]);
+    let collected = herd.client(&["results", &job, "-o", "json"]);
+    assert_eq!(stdout(&kept), stdout(&collected));
+    let results: Vec<serde_json::Value> = stdout(&collected)
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON")["result"].clone())
+        .collect();
+    assert_eq!(results, ["one", "two words", "", "four"]);
+    for command in ["wait", "results", "cancel"] {
+        let gone = herd.client(&[command, &job]);
+        assert_eq!(code(&gone), 3);
+        assert!(stderr(&gone).contains(&format!("error: there is no job {job}")), "{}", stderr(&gone));
+    }
+}
+
+#[test]
+fn status_shows_the_leader_the_backups_the_workers_with_their_load_and_the_queue() {
+    let mut herd = Herd::new();
+    herd.start(env!("CARGO_BIN_EXE_master"), &["--name", "spare"]);
+    herd.until("the backup is there", |status| status.contains("backup   spare-"));
+    let submitted = herd.client(&["submit", "--kind", "sleep", "--data", "100", "--count", "6"]);
+    let job = stdout(&submitted).trim().to_owned();
+    let line = format!("job      {job}  sleep: 2 waiting, 4 assigned, 0 to collect");
+    herd.until("four are assigned", |status| status.contains(&line));
+    let status = stdout(&herd.client(&["status"]));
+    assert!(status.contains("leader   master-") && status.contains("4 of 4 slots"), "{status}");
+    assert!(status.contains("runs echo, exec, sleep") && status.contains("1 jobs, 2 tasks waiting, 4 assigned"));
+    let json: serde_json::Value = serde_json::from_str(&stdout(&herd.client(&["status", "-o", "json"]))).expect("JSON");
+    assert_eq!(json["masters"].as_array().map(Vec::len), Some(2));
+    assert_eq!(json["jobs"][0]["waiting"], 2);
+    let tree = stdout(&herd.client(&["tree"]));
+    let roots: Vec<&str> = tree.lines().filter(|line| line.starts_with('/')).collect();
+    assert_eq!(roots, ["/master", "/workers", "/tasks", "/data"]);
+    assert!(tree.contains(r#"{"kind":"sleep","policy":{"max_attempts":1},"sealed":true}"#), "{tree}");
+    let cancelled = herd.client(&["cancel", &job]);
+    assert_eq!(code(&cancelled), 0);
+    herd.until("the slots are free", |status| status.contains("0 of 4 slots") && status.contains("queue    0 jobs"));
+}
+
+#[test]
+fn what_cannot_be_done_says_what_to_do_instead() {
+    let herd = Herd::new();
+    let usage = [
+        (vec!["submit", "--count", "many"], "--count"),
+        (vec!["submit", "--count", "2", "--each-line", "x"], "cannot be used with"),
+        (vec!["submit", "--kind", "exec"], "hint: client submit --kind exec -- "),
+        (vec!["submit", "--kind", "sleep", "--", "ls"], "hint: leave out --kind"),
+        (vec!["submit", "--data", "@/no/such/file"], "cannot read /no/such/file"),
+        (vec!["submit", "--job", "no spaces"], "A-Z a-z 0-9"),
+        (vec!["submit", "--rate", "0"], "--rate"),
+        (vec!["wait", "a/b"], "is no job"),
+        (vec!["--zookeeper", "localhost", "status"], "lacks a port"),
+        (vec!["--session-timeout", "soon", "status"], "write 10s"),
+        (vec!["frobnicate"], "frobnicate"),
+    ];
+    for (args, text) in usage {
+        let refused = herd.client(&args);
+        assert_eq!(code(&refused), 2, "{args:?}");
+        assert!(stderr(&refused).contains(text), "{args:?}: {}", stderr(&refused));
+        assert!(stdout(&refused).is_empty());
+    }
+    let large = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(large.path(), vec![b'x'; 600_000]).expect("written");
+    let refused = herd.client(&["submit", "--data", &format!("@{}", large.path().display()), "--wait"]);
+    assert_eq!(code(&refused), 2);
+    assert!(stderr(&refused).contains("600000 bytes, more than the 524288"), "{}", stderr(&refused));
+    let other = herd.client(&["submit", "--data", "x", "--wait"]);
+    assert_eq!(code(&other), 0, "and nobody else suffers");
+}
+
+#[test]
+fn a_kind_that_nobody_runs_is_explained_while_it_waits() {
+    let herd = Herd::new();
+    let mut client = herd.command(env!("CARGO_BIN_EXE_client"), &["submit", "--kind", "slep", "--wait"]);
+    let mut client = client.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("it was built");
+    let lines = std::io::BufRead::lines(std::io::BufReader::new(client.stderr.take().expect("piped")));
+    let line = lines.map_while(Result::ok).find(|line| line.contains("no worker runs")).expect("it says why");
+    assert!(line.contains("kind 'slep'") && line.contains("echo, exec, sleep"), "{line}");
+    client.kill().expect("it runs");
+    client.wait().expect("killed");
+}
+
+#[test]
+fn an_unreachable_server_is_exit_code_4_for_each_program() {
+    for program in [env!("CARGO_BIN_EXE_master"), env!("CARGO_BIN_EXE_worker"), env!("CARGO_BIN_EXE_client")] {
+        let mut command = Command::new(program);
+        command.args(["--zookeeper", "127.0.0.1:1"]).env_remove("HERDSMAN_ZOOKEEPER");
+        if program.ends_with("client") {
+            command.arg("status");
+        }
+        let failed = command.output().expect("it was built");
+        let text = stderr(&failed);
+        assert_eq!(code(&failed), 4, "{text}");
+        assert!(text.contains("error: cannot reach ZooKeeper at 127.0.0.1:1 within 10s"), "{text}");
+        assert!(text.contains("hint: start a local one with `scenarios/zookeeper start`"), "{text}");
+    }
+}
+
+#[test]
+fn a_client_of_a_herd_that_was_never_there_is_told_so() {
+    let herd = Herd::empty();
+    let failed = herd.client(&["status"]);
+    assert_eq!(code(&failed), 4);
+    assert!(stderr(&failed).contains("does not exist"), "{}", stderr(&failed));
+}
+
+#[test]
+fn the_first_signal_drains_and_the_second_ends_at_once() {
+    let mut herd = Herd::new();
+    let submitted = herd.client(&["submit", "--kind", "sleep", "--data", "100"]);
+    assert_eq!(code(&submitted), 0);
+    herd.until("it runs", |status| status.contains("1 of 4 slots"));
+    let (master, worker) = (0, 1);
+    herd.signal(worker, rustix::process::Signal::TERM);
+    // It says so once the first signal was taken.
+    let stderr = herd.processes[worker].stderr.take().expect("piped");
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(stderr)).map_while(Result::ok);
+    assert!(lines.any(|line| line.contains("finishing what runs")));
+    herd.signal(worker, rustix::process::Signal::TERM);
+    assert_eq!(herd.processes[worker].wait().expect("it ends").code(), Some(130));
+    herd.signal(master, rustix::process::Signal::INT);
+    assert_eq!(herd.processes[master].wait().expect("it ends").code(), Some(0));
+}
+
+#[test]
+fn help_shows_defaults_variables_and_exit_codes() {
+    for program in [env!("CARGO_BIN_EXE_master"), env!("CARGO_BIN_EXE_worker"), env!("CARGO_BIN_EXE_client")] {
+        let help = stdout(&Command::new(program).arg("--help").output().expect("it was built"));
+        for text in ["HERDSMAN_ZOOKEEPER", "127.0.0.1:2181", "HERDSMAN_SESSION_TIMEOUT", "10s", "ZooKeeper lost"] {
+            assert!(help.contains(text), "{}: {help}", Path::new(program).display());
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! One test a scenario script: each starts processes and a ZooKeeper of its own, and judges for itself.
+
+use std::process::Command;
+
+fn passes(scenario: &str) {
+    let root = env!("CARGO_MANIFEST_DIR");
+    let bin = std::path::Path::new(env!("CARGO_BIN_EXE_master")).parent().expect("a folder");
+    let run = Command::new(format!("{root}/scenarios/run")).arg(scenario).env("HERDSMAN_BIN", bin).output();
+    let run = run.expect("scenarios/run can be run");
+    let (out, err) = (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
+    assert!(run.status.success(), "{out}{err}");
+    print!("{out}");
+}
+
+#[test]
+fn scenario_1a_the_worker_fails_and_a_new_one_comes() {
+    passes("1a");
+}
+
+#[test]
+fn scenario_1b_the_client_fails_before_its_task_completes() {
+    passes("1b");
+}
+
+#[test]
+fn scenario_2_one_of_two_workers_fails() {
+    passes("2");
+}
+
+#[test]
+fn scenario_3_workers_compete_for_the_tasks_of_two_clients() {
+    passes("3");
+}
+
+#[test]
+fn scenario_4_the_backup_takes_over_from_the_terminated_leader() {
+    passes("4");
+}
+
+#[test]
+fn every_scenario_has_a_test() {
+    let here = include_str!("scenarios.rs");
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios");
+    for entry in std::fs::read_dir(folder).expect("the folder is there") {
+        let name = entry.expect("readable").file_name().into_string().expect("UTF-8");
+        if let Some(scenario) = name.strip_suffix(".sh").filter(|name| *name != "lib") {
+            assert!(here.contains(&format!("passes(\"{scenario}\")")), "{scenario} has no test");
+        }
+    }
+}
