@@ -1,4 +1,50 @@
 //! Herdsman: master/worker task processing on Apache ZooKeeper.
+//!
+//! Clients submit tasks, an elected master assigns them, workers execute them, and all of them meet only in a ZooKeeper
+//! tree. Any process may die, pause or be cut off at any moment, ZooKeeper servers too: no task is lost, none is
+//! completed twice, and service goes on.
+//!
+//! # The map, in reading order
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`records`] | what is stored in the tree: paths and JSON |
+//! | [`handlers`] | what workers run: the trait that you implement, and `sleep`, `echo`, `exec` |
+//! | [`roles::client`] | submit a job, receive each outcome, look at the herd |
+//! | [`roles::worker`] | take assignments, run handlers, commit outcomes |
+//! | [`roles::master`] | lead: observe, plan, write |
+//! | [`ledger`], [`plan`] | pure: what a master knows, and what it writes next |
+//! | [`coordination`] | the recipes below all this: session, election, membership, mirror, group commit; they know nothing of tasks |
+//! | [`cli`], [`shutdown`] | what the three programs share |
+//!
+//! Imports point downwards only: programs over roles over pure decisions over records over coordination. The tree as a
+//! contract for other languages is in `docs/protocol.md`.
+//!
+//! # Embedding
+//!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! use herdsman::coordination::SessionConfig;
+//! use herdsman::roles::client::{JobSpec, open};
+//!
+//! # async fn submit() -> Result<(), Box<dyn std::error::Error>> {
+//! let config = SessionConfig {
+//!     zookeeper: "127.0.0.1:2181/lab3".parse()?,
+//!     session_timeout: Duration::from_secs(10),
+//!     create_chroot: false,
+//! };
+//! let (job, mut results) = open(&config, JobSpec::new("echo"), &mut rand::rng()).await?;
+//! for n in 0..100 {
+//!     job.submit(format!("task {n}").into_bytes()).await?; // acknowledged: it will be completed, once
+//! }
+//! job.seal().await?;
+//! while let Some(finished) = results.next().await? {
+//!     println!("{} {:?} {}", finished.task, finished.status, finished.result);
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod cli;
 pub mod coordination;

@@ -213,13 +213,17 @@ fn a_kind_that_nobody_runs_is_explained_while_it_waits() {
 
 #[test]
 fn an_unreachable_server_is_exit_code_4_for_each_program() {
-    for program in [env!("CARGO_BIN_EXE_master"), env!("CARGO_BIN_EXE_worker"), env!("CARGO_BIN_EXE_client")] {
+    let programs = [env!("CARGO_BIN_EXE_master"), env!("CARGO_BIN_EXE_worker"), env!("CARGO_BIN_EXE_client")];
+    let begun = programs.map(|program| {
         let mut command = Command::new(program);
-        command.args(["--zookeeper", "127.0.0.1:1"]).env_remove("HERDSMAN_ZOOKEEPER");
+        command.args(["--zookeeper", "127.0.0.1:1"]).stdin(Stdio::null()).stderr(Stdio::piped());
         if program.ends_with("client") {
             command.arg("status");
         }
-        let failed = command.output().expect("it was built");
+        command.spawn().expect("it was built")
+    });
+    for process in begun {
+        let failed = process.wait_with_output().expect("it ends");
         let text = stderr(&failed);
         assert_eq!(code(&failed), 4, "{text}");
         assert!(text.contains("error: cannot reach ZooKeeper at 127.0.0.1:1 within 10s"), "{text}");

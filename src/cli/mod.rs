@@ -13,8 +13,7 @@ use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
 
-use crate::coordination::session::ConnectError;
-use crate::coordination::{ConnectString, SessionConfig, paths};
+use crate::coordination::{ConnectError, ConnectString, SessionConfig, paths};
 use crate::roles::client::ClientError;
 use crate::roles::worker::in_handler;
 

@@ -15,7 +15,8 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::debug;
 
 use super::failure::{Failure, Refusal};
-use super::session::{MULTI_OPS_MAX, Op, REQUEST_BYTES_MAX, Session};
+use super::op::{MULTI_OPS_MAX, Op, REQUEST_BYTES_MAX};
+use super::session::Session;
 
 /// The size up to which a batch grows. One larger transaction still goes, alone.
 const BATCH_BYTES: usize = 256 * 1024;

@@ -12,8 +12,9 @@
 
 use super::ephemeral;
 use super::failure::Failure;
+use super::op::Op;
 use super::paths;
-use super::session::{Op, Session};
+use super::session::Session;
 
 /// A place in the queue.
 #[derive(Debug)]

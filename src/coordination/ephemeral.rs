@@ -1,8 +1,9 @@
 //! Creating an ephemeral znode so that a lost reply does no harm.
 
 use super::failure::{Failure, Refusal};
+use super::op::Op;
 use super::paths;
-use super::session::{Op, Session};
+use super::session::Session;
 
 /// Creates an ephemeral znode at `path`, or, if `sequential`, at `path` with a number appended; returns its path.
 ///

@@ -3,8 +3,9 @@
 
 use super::ephemeral;
 use super::failure::Failure;
+use super::op::{Node, Op};
 use super::paths;
-use super::session::{Node, Op, Session};
+use super::session::Session;
 use super::watch::NodeWatch;
 
 /// A membership, identified by a znode of its own.

@@ -13,9 +13,10 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::debug;
 
 use super::failure::Failure;
+use super::op::{MULTI_OPS_MAX, Node};
 use super::paths;
 use super::reader::Appetite;
-use super::session::{MULTI_OPS_MAX, Node, Session};
+use super::session::Session;
 use super::watch::{Event, TreeWatch};
 
 /// A full reconciliation this often, whatever the watch says.

@@ -3,6 +3,8 @@
 //! | file | what it holds |
 //! |---|---|
 //! | [`failure`] | what a failed call means: refused, unknown, or session over |
+//! | [`connect`] | where ZooKeeper is, and why it cannot be reached |
+//! | [`op`] | znodes as they are read, and the operations of a multi |
 //! | [`session`] | connecting, the session's life, reads and multis |
 //! | [`lease`] | how long a process may trust its session |
 //! | [`paths`] | joining and splitting znode paths, sequence numbers |
@@ -17,22 +19,26 @@
 //! This is the only module that imports the `zookeeper-client` crate.
 
 pub mod commit;
+pub mod connect;
 pub mod election;
 pub mod ephemeral;
 pub mod failure;
 pub mod lease;
 pub mod membership;
 pub mod mirror;
+pub mod op;
 pub mod paths;
 pub mod reader;
 pub mod session;
 pub mod watch;
 
 pub use commit::{CommitError, Committer};
+pub use connect::{ConnectError, ConnectString, SessionConfig};
 pub use election::{Candidacy, Leadership};
 pub use failure::{Failure, Refusal};
 pub use lease::Lease;
 pub use membership::Registration;
 pub use mirror::{Change, Mirror, Scope};
+pub use op::{MultiFailure, Node, Op};
 pub use reader::Reader;
-pub use session::{ConnectString, Node, Op, Session, SessionConfig, State, Status};
+pub use session::{Session, State, Status};

@@ -4,7 +4,8 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::debug;
 
 use super::failure::Failure;
-use super::session::{MULTI_OPS_MAX, Node, Session};
+use super::op::{MULTI_OPS_MAX, Node};
+use super::session::Session;
 
 /// The size of an answer to aim for.
 const ANSWER_BYTES: usize = 1024 * 1024;

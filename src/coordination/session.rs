@@ -9,7 +9,6 @@
 //! waits until the server has removed the ephemerals.
 
 use std::fmt;
-use std::str::FromStr;
 use std::sync::{Arc, RwLock, Weak};
 use std::time::{Duration, Instant};
 
@@ -19,266 +18,15 @@ use tokio::time::{sleep, sleep_until, timeout, timeout_at};
 use tracing::{debug, info, warn};
 use zookeeper_client as zk;
 
+use super::connect::{ConnectError, SessionConfig};
 use super::failure::{Failure, Refusal, classify};
 use super::lease::Lease;
+use super::op::{MultiFailure, Node, Op, REQUEST_BYTES_MAX};
 use super::watch::Budget;
 
-/// The most bytes that one request may carry: ZooKeeper drops connections at 1 MiB and names no reason.
-pub const REQUEST_BYTES_MAX: usize = 900_000;
-/// The most operations in one multi.
-pub const MULTI_OPS_MAX: usize = 500;
 /// Permits for requests in flight; each stands for one request or 16 KiB of a larger one.
 const IN_FLIGHT_MAX: u32 = 256;
 const BYTES_PER_PERMIT: usize = 16 * 1024;
-/// What an operation costs in a request beside its path and data: headers, ACL, lengths.
-const OP_OVERHEAD_BYTES: usize = 64;
-
-/// `HOST:PORT[,HOST:PORT...][/chroot]`, checked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConnectString {
-    servers: Vec<String>,
-    chroot: Option<String>,
-}
-
-impl FromStr for ConnectString {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (servers, chroot) = match text.find('/') {
-            Some(at) => (&text[..at], Some(text[at..].trim_end_matches('/'))),
-            None => (text, None),
-        };
-        let servers: Vec<String> = servers.split(',').map(|s| s.trim().to_owned()).collect();
-        for server in &servers {
-            let (host, port) = server.rsplit_once(':').ok_or(format!("'{server}' lacks a port: HOST:PORT"))?;
-            if host.is_empty() || host.contains(char::is_whitespace) {
-                return Err(format!("'{server}' lacks a host: HOST:PORT"));
-            }
-            match port.parse::<u16>() {
-                Ok(port) if port != 0 => {}
-                _ => return Err(format!("'{port}' is no port: 1 to 65535")),
-            }
-        }
-        let chroot = chroot.filter(|c| !c.is_empty()).map(str::to_owned);
-        if let Some(chroot) = &chroot
-            && chroot[1..].split('/').any(|part| part.is_empty() || part == "." || part == "..")
-        {
-            return Err(format!("'{chroot}' is no path of a znode"));
-        }
-        Ok(ConnectString { servers, chroot })
-    }
-}
-
-impl fmt::Display for ConnectString {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", self.servers.join(","), self.chroot.as_deref().unwrap_or_default())
-    }
-}
-
-impl ConnectString {
-    /// The same servers with another chroot, an absolute path.
-    pub fn with_chroot(mut self, chroot: &str) -> Self {
-        self.chroot = Some(chroot.to_owned());
-        self
-    }
-
-    /// What the client crate gets to dial.
-    ///
-    /// Its pause between two attempts doubles with each round over the list, without a cap: with one server it would
-    /// come back 12 s after an outage of 6. Naming a lone server twenty times makes a round long and its pauses
-    /// short (at most 1 s), for all the time that a session of 10 s can wait.
-    fn dialled(&self) -> String {
-        match &self.servers[..] {
-            [lone] => vec![lone.as_str(); 20].join(","),
-            several => several.join(","),
-        }
-    }
-
-    /// Why the servers cannot be reached, found by dialling each without the client crate, which does not tell.
-    async fn diagnose(&self) -> String {
-        let mut causes = Vec::new();
-        for server in &self.servers {
-            let cause = match timeout(Duration::from_secs(1), tokio::net::TcpStream::connect(server)).await {
-                Ok(Ok(_)) => "accepts connections but answers no ZooKeeper request".to_owned(),
-                Ok(Err(error)) => error.to_string(),
-                Err(_) => "no answer".to_owned(),
-            };
-            causes.push(format!("{server}: {cause}"));
-        }
-        causes.join("; ")
-    }
-}
-
-/// How to connect.
-#[derive(Debug, Clone)]
-pub struct SessionConfig {
-    /// Servers and chroot.
-    pub zookeeper: ConnectString,
-    /// T, the session timeout to ask for; the server may grant another.
-    pub session_timeout: Duration,
-    /// Whether to create the chroot where it is missing, instead of failing.
-    pub create_chroot: bool,
-}
-
-/// Why there is no session.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// No server answered in time.
-    #[error("cannot reach ZooKeeper at {servers} within {} ({cause})", humantime::format_duration(*.within))]
-    Unreachable {
-        /// The servers tried.
-        servers: String,
-        /// For how long.
-        within: Duration,
-        /// What dialling each of them said.
-        cause: String,
-    },
-    /// The chroot does not exist.
-    #[error("the chroot {chroot} does not exist on ZooKeeper at {servers}")]
-    NoChroot {
-        /// The missing path.
-        chroot: String,
-        /// The servers asked.
-        servers: String,
-    },
-    /// The server refused, or went away while we began.
-    #[error("connected to ZooKeeper at {servers}, but {failure}")]
-    Failed {
-        /// The servers.
-        servers: String,
-        /// What failed.
-        failure: Failure,
-    },
-}
-
-/// A znode's data, and the parts of its Stat that herds use.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Node {
-    /// The data.
-    pub data: Vec<u8>,
-    /// How often the data was set since the znode's creation.
-    pub version: i32,
-    /// The transaction that created the znode: its identity, and its place in the order of creation.
-    pub czxid: i64,
-    /// The session that owns it, where it is ephemeral; else 0.
-    pub owner: i64,
-    /// When the data was last set, in milliseconds since 1970 on the server's clock.
-    pub mtime_ms: i64,
-    /// How many children it has.
-    pub children: i32,
-}
-
-impl Node {
-    pub(super) fn new(data: Vec<u8>, stat: &zk::Stat) -> Self {
-        Node {
-            data,
-            version: stat.version,
-            czxid: stat.czxid,
-            owner: stat.ephemeral_owner,
-            mtime_ms: stat.mtime,
-            children: stat.num_children,
-        }
-    }
-}
-
-/// One operation of a multi. A version of `None` means any.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Op {
-    /// Fails unless `path` exists, at `version`.
-    Check {
-        /// The znode.
-        path: String,
-        /// The version it must be at.
-        version: Option<i32>,
-    },
-    /// Creates a persistent znode.
-    Create {
-        /// The znode.
-        path: String,
-        /// Its data.
-        data: Vec<u8>,
-    },
-    /// Creates a znode that ends with the session; `sequential` appends a ten-digit number to its name.
-    CreateEphemeral {
-        /// The znode, or the beginning of its path.
-        path: String,
-        /// Its data.
-        data: Vec<u8>,
-        /// Whether ZooKeeper appends a number.
-        sequential: bool,
-    },
-    /// Sets the data.
-    Set {
-        /// The znode.
-        path: String,
-        /// The new data.
-        data: Vec<u8>,
-        /// The version it must be at.
-        version: Option<i32>,
-    },
-    /// Deletes the znode.
-    Delete {
-        /// The znode.
-        path: String,
-        /// The version it must be at.
-        version: Option<i32>,
-    },
-}
-
-impl Op {
-    /// What the operation adds to a request, in bytes.
-    pub fn bytes(&self) -> usize {
-        OP_OVERHEAD_BYTES
-            + match self {
-                Op::Check { path, .. } | Op::Delete { path, .. } => path.len(),
-                Op::Create { path, data } | Op::CreateEphemeral { path, data, .. } | Op::Set { path, data, .. } => {
-                    path.len() + data.len()
-                }
-            }
-    }
-
-    /// The znode that it is about.
-    pub fn path(&self) -> &str {
-        match self {
-            Op::Check { path, .. }
-            | Op::Delete { path, .. }
-            | Op::Create { path, .. }
-            | Op::CreateEphemeral { path, .. }
-            | Op::Set { path, .. } => path,
-        }
-    }
-
-    fn add_to(&self, multi: &mut zk::MultiWriter<'_>) -> Result<(), zk::Error> {
-        let persistent = zk::CreateMode::Persistent.with_acls(zk::Acls::anyone_all());
-        match self {
-            // The crate takes any number here, and the server takes -1 for "any version".
-            Op::Check { path, version } => multi.add_check_version(path, version.unwrap_or(-1)),
-            Op::Create { path, data } => multi.add_create(path, data, &persistent),
-            Op::CreateEphemeral { path, data, sequential } => {
-                let mode = if *sequential { zk::CreateMode::EphemeralSequential } else { zk::CreateMode::Ephemeral };
-                multi.add_create(path, data, &mode.with_acls(zk::Acls::anyone_all()))
-            }
-            Op::Set { path, data, version } => multi.add_set_data(path, data, *version),
-            Op::Delete { path, version } => multi.add_delete(path, *version),
-        }
-    }
-}
-
-/// A multi that failed: nothing of it was applied, or nothing is known.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{failure}{}", .at.map(|i| format!(" (operation {i})")).unwrap_or_default())]
-pub struct MultiFailure {
-    /// The operation that was refused, counted from 0, where one was.
-    pub at: Option<usize>,
-    /// What it means.
-    pub failure: Failure,
-}
-
-impl From<Failure> for MultiFailure {
-    fn from(failure: Failure) -> Self {
-        MultiFailure { at: None, failure }
-    }
-}
 
 /// Whether a session has a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -330,7 +78,7 @@ impl Session {
     /// come back in step.
     pub async fn connect(config: &SessionConfig, within: Duration) -> Result<Session, ConnectError> {
         let deadline = tokio::time::Instant::now() + within;
-        let servers = config.zookeeper.servers.join(",");
+        let servers = config.zookeeper.servers();
         let dialled = config.zookeeper.dialled();
         let (client, sent_at) = loop {
             let sent_at = Instant::now();
@@ -348,18 +96,18 @@ impl Session {
             sleep(pause).await;
         };
         let failed = |error| ConnectError::Failed { servers: servers.clone(), failure: classify(error) };
-        let client = match &config.zookeeper.chroot {
+        let client = match config.zookeeper.chroot() {
             None => client,
             Some(chroot) => {
                 if client.check_stat(chroot).await.map_err(failed)?.is_none() {
                     if !config.create_chroot {
-                        return Err(ConnectError::NoChroot { chroot: chroot.clone(), servers });
+                        return Err(ConnectError::NoChroot { chroot: chroot.to_owned(), servers });
                     }
                     info!(%chroot, "the chroot is missing: creating it");
                     let persistent = zk::CreateMode::Persistent.with_acls(zk::Acls::anyone_all());
                     client.mkdir(chroot, &persistent).await.map_err(failed)?;
                 }
-                client.chroot(chroot.as_str()).map_err(|_| failed(zk::Error::BadArguments(&"chroot")))?
+                client.chroot(chroot).map_err(|_| failed(zk::Error::BadArguments(&"chroot")))?
             }
         };
         let (granted, asked) = (client.session_timeout(), config.session_timeout);
@@ -612,27 +360,5 @@ async fn prove_life(inner: Weak<Inner>) {
         };
         drop(session);
         sleep(pause).await;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_connect_string_is_checked_before_anything_is_dialled() {
-        let parsed: ConnectString = "a:1,b:2181/lab3/".parse().expect("valid");
-        assert_eq!(parsed.to_string(), "a:1,b:2181/lab3");
-        for bad in ["", "a", "a:", "a:0", "a:99999", ":2181", "a:1,", "a:1//x", "a:1/x/../y", "a b:1"] {
-            assert!(bad.parse::<ConnectString>().is_err(), "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn hazard_20_a_lone_server_is_dialled_often_enough() {
-        let lone: ConnectString = "a:1".parse().expect("valid");
-        assert_eq!(lone.dialled().split(',').count(), 20);
-        let three: ConnectString = "a:1,b:1,c:1".parse().expect("valid");
-        assert_eq!(three.dialled(), "a:1,b:1,c:1");
     }
 }

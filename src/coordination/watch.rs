@@ -12,7 +12,8 @@ use futures::FutureExt;
 use zookeeper_client as zk;
 
 use super::failure::{Failure, Refusal, classify};
-use super::session::{Node, Session};
+use super::op::Node;
+use super::session::Session;
 
 /// The most watches of one session, and the most bytes of their paths.
 const WATCHES_MAX: usize = 500;

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use crate::coordination::session::ConnectError;
-use crate::coordination::{Failure, Op, Refusal, Session, SessionConfig};
+use crate::coordination::{ConnectError, Failure, Op, Refusal, Session, SessionConfig};
 use crate::records::tree::ROOTS;
 use crate::shutdown::Shutdown;
 

@@ -21,7 +21,7 @@ use super::life::Role;
 use super::sweep::{Idle, sweep};
 use super::window::Window;
 use crate::coordination::election::Election;
-use crate::coordination::session::REQUEST_BYTES_MAX;
+use crate::coordination::op::REQUEST_BYTES_MAX;
 use crate::coordination::{Candidacy, Change, Failure, Leadership, Mirror, Node, Op, Refusal, Scope, Session, paths};
 use crate::ledger::Ledger;
 use crate::plan::{Plan, plan, tidy};

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, info};
 
-use crate::coordination::session::{MULTI_OPS_MAX, MultiFailure};
-use crate::coordination::{Failure, Op, Refusal, Session, paths};
+use crate::coordination::op::MULTI_OPS_MAX;
+use crate::coordination::{Failure, MultiFailure, Op, Refusal, Session, paths};
 use crate::ledger::Ledger;
 use crate::records::{JobId, JobRecord};
 

@@ -81,6 +81,9 @@ impl Role for Worker {
     }
 }
 
+/// A call under way for an assignment, and its answer.
+type Call<Answer> = BoxFuture<'static, (Assignment, Answer)>;
+
 /// A job's record, read once however many tasks ask for it.
 type JobRead = Shared<BoxFuture<'static, Result<JobRecord, Trouble>>>;
 
@@ -97,9 +100,9 @@ struct Shift {
     /// Where each entry of the list is; kept until the leader drops the entry.
     stages: HashMap<Assignment, Stage>,
     queue: VecDeque<(Assignment, Arc<Loaded>)>,
-    loading: FuturesOrdered<BoxFuture<'static, (Assignment, Result<Arc<Loaded>, Trouble>)>>,
+    loading: FuturesOrdered<Call<Result<Arc<Loaded>, Trouble>>>,
     running: JoinSet<Ended>,
-    committing: FuturesUnordered<BoxFuture<'static, (Assignment, Result<(), CommitError>)>>,
+    committing: FuturesUnordered<Call<Result<(), CommitError>>>,
     /// When running tasks must be over, once the shutdown was asked for.
     stopping: Option<Instant>,
     /// The lease has ended: nothing is started.
@@ -243,7 +246,7 @@ impl Shift {
     }
 
     /// Reads what a task needs, together with what other tasks need.
-    fn load(&mut self, assignment: Assignment) -> BoxFuture<'static, (Assignment, Result<Arc<Loaded>, Trouble>)> {
+    fn load(&mut self, assignment: Assignment) -> Call<Result<Arc<Loaded>, Trouble>> {
         if self.jobs.len() >= JOBS_MAX {
             self.jobs.clear();
         }

@@ -1,8 +1,7 @@
 use std::time::Duration;
 
 use herdsman::coordination::election::Election;
-use herdsman::coordination::session::MultiFailure;
-use herdsman::coordination::{Candidacy, Failure, Leadership, Op, Refusal, Session, State};
+use herdsman::coordination::{Candidacy, Failure, Leadership, MultiFailure, Op, Refusal, Session, State};
 
 use super::session::through;
 use crate::support::line::{Line, MULTI};

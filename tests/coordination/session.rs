@@ -1,8 +1,8 @@
 use std::time::{Duration, Instant};
 
-use herdsman::coordination::session::{ConnectError, REQUEST_BYTES_MAX};
+use herdsman::coordination::op::REQUEST_BYTES_MAX;
 use herdsman::coordination::watch::Event;
-use herdsman::coordination::{Failure, Op, Refusal, Registration, Session, State};
+use herdsman::coordination::{ConnectError, Failure, Op, Refusal, Registration, Session, State};
 
 use crate::support::line::{Line, MULTI};
 use crate::support::{LIMIT, TIMEOUT, children, config_at, connect, fresh_config, node, until, zookeeper};

@@ -22,6 +22,7 @@ pub const LIMIT: Duration = Duration::from_secs(20);
 /// The server of this test program. It ends when its standard input does, that is, with this process.
 struct Server {
     address: String,
+    folder: tempfile::TempDir,
     _stdin: ChildStdin,
     _process: Child,
 }
@@ -37,25 +38,43 @@ pub fn script(path: &str) -> Command {
     command
 }
 
+static SERVER: OnceLock<Server> = OnceLock::new();
+
 /// Where the private ZooKeeper listens. A machine without ZooKeeper gets one, or this panics with what to do.
 pub fn zookeeper() -> &'static str {
-    static SERVER: OnceLock<Server> = OnceLock::new();
-    let server = SERVER.get_or_init(|| {
-        let mut process = script("scenarios/zookeeper")
-            .arg("serve")
-            .env("HERDSMAN_TICK_MS", "100")
-            .env("ZOOKEEPER_JVMFLAGS", "-XX:TieredStopAtLevel=1")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("scenarios/zookeeper can be run");
-        let mut address = String::new();
-        BufReader::new(process.stdout.take().expect("piped")).read_line(&mut address).expect("it speaks UTF-8");
-        assert!(!address.is_empty(), "scenarios/zookeeper did not start a server; it said why above");
-        let stdin = process.stdin.take().expect("piped");
-        Server { address: address.trim().to_owned(), _stdin: stdin, _process: process }
-    });
-    &server.address
+    &SERVER
+        .get_or_init(|| serve(&[("HERDSMAN_TICK_MS", "100"), ("ZOOKEEPER_JVMFLAGS", "-XX:TieredStopAtLevel=1")]))
+        .address
+}
+
+/// The same as people run it, for measuring.
+pub fn zookeeper_of_a_bench() -> &'static str {
+    &SERVER.get_or_init(|| serve(&[])).address
+}
+
+/// The process of the private ZooKeeper.
+pub fn server_pid() -> u32 {
+    let server = SERVER.get().expect("it was started");
+    let pid = std::fs::read_to_string(server.folder.path().join("1/pid")).expect("scenarios/zookeeper records it");
+    pid.trim().parse().expect("a number")
+}
+
+fn serve(variables: &[(&str, &str)]) -> Server {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut process = script("scenarios/zookeeper")
+        .arg("serve")
+        .arg("--dir")
+        .arg(folder.path())
+        .envs(variables.iter().copied())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("scenarios/zookeeper can be run");
+    let mut address = String::new();
+    BufReader::new(process.stdout.take().expect("piped")).read_line(&mut address).expect("it speaks UTF-8");
+    assert!(!address.is_empty(), "scenarios/zookeeper did not start a server; it said why above");
+    let stdin = process.stdin.take().expect("piped");
+    Server { address: address.trim().to_owned(), folder, _stdin: stdin, _process: process }
 }
 
 /// How to reach a chroot that no other test uses.

@@ -9,9 +9,8 @@ use tokio::time::sleep;
 
 use super::{ClientError, Finished};
 use crate::coordination::commit::CommitError;
-use crate::coordination::session::MultiFailure;
 use crate::coordination::{
-    Change, Committer, Failure, Mirror, Op, Reader, Refusal, Scope, Session, SessionConfig, paths,
+    Change, Committer, Failure, Mirror, MultiFailure, Op, Reader, Refusal, Scope, Session, SessionConfig, paths,
 };
 use crate::records::tree::task_number;
 use crate::records::{JobId, JobRecord, TaskId, TaskState};

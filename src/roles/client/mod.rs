@@ -3,11 +3,13 @@
 //! | file | what it holds |
 //! |---|---|
 //! | [`submit`] | [`open`]: a job of one's own, from the first task to the last outcome |
+//! | `submitter` | the task behind it |
 //! | [`attend`] | [`Client`]: a job known by its name: wait, results, cancel |
 //! | [`view`] | what the herd looks like: status and tree |
 
 pub mod attend;
 pub mod submit;
+mod submitter;
 pub mod view;
 
 pub use attend::{Client, Tally};
@@ -17,8 +19,7 @@ pub use view::{Herd, JobView, MasterView, WorkerView};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::coordination::Failure;
-use crate::coordination::session::ConnectError;
+use crate::coordination::{ConnectError, Failure};
 use crate::records::{DATA_BYTES_MAX, JobId, Outcome, OutcomeStatus, TaskId, TaskState};
 
 /// Why a client cannot go on.

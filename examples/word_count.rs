@@ -1,0 +1,41 @@
+//! A worker with a kind of its own, in one file.
+//!
+//!     scenarios/up
+//!     cargo run --example word_count &
+//!     target/debug/client submit --kind wordcount --each-line README.md --wait
+
+use std::time::Duration;
+
+use herdsman::coordination::SessionConfig;
+use herdsman::handlers::{Handler, Handlers, Task, TaskError};
+use herdsman::roles::{self, worker::Worker};
+use herdsman::shutdown::Shutdown;
+use serde_json::{Value, json};
+
+struct WordCount;
+
+impl Handler for WordCount {
+    async fn run(&self, task: Task) -> Result<Value, TaskError> {
+        let text = String::from_utf8(task.payload)?;
+        Ok(json!(text.split_whitespace().count()))
+    }
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    herdsman::cli::start_logging(herdsman::cli::LogFormat::Text, "info");
+    let zookeeper = std::env::var("HERDSMAN_ZOOKEEPER").unwrap_or_else(|_| "127.0.0.1:2181".to_owned());
+    let config = SessionConfig {
+        zookeeper: zookeeper.parse().map_err(anyhow::Error::msg)?,
+        session_timeout: Duration::from_secs(10),
+        create_chroot: true,
+    };
+    let worker = Worker {
+        name: "counter".to_owned(),
+        slots: 4,
+        handlers: Handlers::none().with("wordcount", WordCount),
+        grace: Duration::from_secs(30),
+    };
+    roles::run(worker, &config, &Shutdown::on_signals()?).await?;
+    Ok(())
+}

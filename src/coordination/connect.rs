@@ -1,0 +1,158 @@
+//! Where ZooKeeper is, and why it cannot be reached.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::failure::Failure;
+
+/// `HOST:PORT[,HOST:PORT...][/chroot]`, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectString {
+    servers: Vec<String>,
+    chroot: Option<String>,
+}
+
+impl FromStr for ConnectString {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (servers, chroot) = match text.find('/') {
+            Some(at) => (&text[..at], Some(text[at..].trim_end_matches('/'))),
+            None => (text, None),
+        };
+        let servers: Vec<String> = servers.split(',').map(|s| s.trim().to_owned()).collect();
+        for server in &servers {
+            let (host, port) = server.rsplit_once(':').ok_or(format!("'{server}' lacks a port: HOST:PORT"))?;
+            if host.is_empty() || host.contains(char::is_whitespace) {
+                return Err(format!("'{server}' lacks a host: HOST:PORT"));
+            }
+            match port.parse::<u16>() {
+                Ok(port) if port != 0 => {}
+                _ => return Err(format!("'{port}' is no port: 1 to 65535")),
+            }
+        }
+        let chroot = chroot.filter(|c| !c.is_empty()).map(str::to_owned);
+        if let Some(chroot) = &chroot
+            && chroot[1..].split('/').any(|part| part.is_empty() || part == "." || part == "..")
+        {
+            return Err(format!("'{chroot}' is no path of a znode"));
+        }
+        Ok(ConnectString { servers, chroot })
+    }
+}
+
+impl fmt::Display for ConnectString {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.servers.join(","), self.chroot.as_deref().unwrap_or_default())
+    }
+}
+
+impl ConnectString {
+    /// The same servers with another chroot, an absolute path.
+    pub fn with_chroot(mut self, chroot: &str) -> Self {
+        self.chroot = Some(chroot.to_owned());
+        self
+    }
+
+    /// The servers, without the chroot.
+    pub(super) fn servers(&self) -> String {
+        self.servers.join(",")
+    }
+
+    pub(super) fn chroot(&self) -> Option<&str> {
+        self.chroot.as_deref()
+    }
+
+    /// What the client crate gets to dial.
+    ///
+    /// Its pause between two attempts doubles with each round over the list, without a cap: with one server it would
+    /// come back 12 s after an outage of 6. Naming a lone server twenty times makes a round long and its pauses
+    /// short (at most 1 s), for all the time that a session of 10 s can wait.
+    pub(super) fn dialled(&self) -> String {
+        match &self.servers[..] {
+            [lone] => vec![lone.as_str(); 20].join(","),
+            several => several.join(","),
+        }
+    }
+
+    /// Why the servers cannot be reached, found by dialling each without the client crate, which does not tell.
+    pub(super) async fn diagnose(&self) -> String {
+        let mut causes = Vec::new();
+        for server in &self.servers {
+            let cause = match timeout(Duration::from_secs(1), tokio::net::TcpStream::connect(server)).await {
+                Ok(Ok(_)) => "accepts connections but answers no ZooKeeper request".to_owned(),
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "no answer".to_owned(),
+            };
+            causes.push(format!("{server}: {cause}"));
+        }
+        causes.join("; ")
+    }
+}
+
+/// How to connect.
+#[derive(Debug, Clone)]
+pub struct SessionConfig {
+    /// Servers and chroot.
+    pub zookeeper: ConnectString,
+    /// T, the session timeout to ask for; the server may grant another.
+    pub session_timeout: Duration,
+    /// Whether to create the chroot where it is missing, instead of failing.
+    pub create_chroot: bool,
+}
+
+/// Why there is no session.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// No server answered in time.
+    #[error("cannot reach ZooKeeper at {servers} within {} ({cause})", humantime::format_duration(*.within))]
+    Unreachable {
+        /// The servers tried.
+        servers: String,
+        /// For how long.
+        within: Duration,
+        /// What dialling each of them said.
+        cause: String,
+    },
+    /// The chroot does not exist.
+    #[error("the chroot {chroot} does not exist on ZooKeeper at {servers}")]
+    NoChroot {
+        /// The missing path.
+        chroot: String,
+        /// The servers asked.
+        servers: String,
+    },
+    /// The server refused, or went away while we began.
+    #[error("connected to ZooKeeper at {servers}, but {failure}")]
+    Failed {
+        /// The servers.
+        servers: String,
+        /// What failed.
+        failure: Failure,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connect_string_is_checked_before_anything_is_dialled() {
+        let parsed: ConnectString = "a:1,b:2181/lab3/".parse().expect("valid");
+        assert_eq!(parsed.to_string(), "a:1,b:2181/lab3");
+        for bad in ["", "a", "a:", "a:0", "a:99999", ":2181", "a:1,", "a:1//x", "a:1/x/../y", "a b:1"] {
+            assert!(bad.parse::<ConnectString>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn hazard_20_a_lone_server_is_dialled_often_enough() {
+        let lone: ConnectString = "a:1".parse().expect("valid");
+        assert_eq!(lone.dialled().split(',').count(), 20);
+        let three: ConnectString = "a:1,b:1,c:1".parse().expect("valid");
+        assert_eq!(three.dialled(), "a:1,b:1,c:1");
+    }
+}

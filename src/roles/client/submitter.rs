@@ -1,0 +1,493 @@
+//! The task behind an open job: it holds the session, submits, follows the job, collects, and closes.
+//!
+//! Where the session ends it begins a new one and *rejoins*: it sets the job's record anew at the version read, so that a
+//! late submit of the old session is refused, then submits again only what is absent and was never acknowledged.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use futures::future::{BoxFuture, FutureExt};
+use futures::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::{mpsc, oneshot};
+use tracing::{info, warn};
+
+use super::{ClientError, Finished};
+use crate::coordination::{
+    Change, CommitError, Committer, Failure, Mirror, MultiFailure, Node, Op, Reader, Refusal, Scope, Session,
+    SessionConfig,
+};
+use crate::records::tree::task_number;
+use crate::records::{JobId, JobRecord, TaskId, TaskState};
+
+/// How long a new session may take when one ended.
+const RECONNECT: Duration = Duration::from_secs(60);
+/// How many payloads may wait to be acknowledged before `submit` itself waits.
+pub(super) const UNACKNOWLEDGED_MAX: usize = 4096;
+
+/// What the handle asks for.
+#[derive(Debug)]
+pub(super) enum Command {
+    Submit { payload: Vec<u8>, reply: Reply<TaskId> },
+    Seal { reply: Reply<()> },
+}
+
+/// Where the answer to a command goes.
+pub(super) type Reply<T> = oneshot::Sender<Result<T, ClientError>>;
+
+/// The other ends of a job's handles.
+pub(super) struct Ends {
+    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) finished: mpsc::UnboundedSender<(TaskId, Finished)>,
+    pub(super) deliveries: mpsc::UnboundedReceiver<TaskId>,
+}
+
+/// The state of an open job.
+pub(super) struct Submitter {
+    config: SessionConfig,
+    id: JobId,
+    record: JobRecord,
+    /// `None` once no more commands can come.
+    commands: Option<mpsc::Receiver<Command>>,
+    finished: mpsc::UnboundedSender<(TaskId, Finished)>,
+    deliveries: mpsc::UnboundedReceiver<TaskId>,
+    tasks: BTreeMap<u32, Submitted>,
+    unacknowledged: usize,
+    next: u32,
+    seal: Seal,
+}
+
+enum Seal {
+    Open,
+    /// Asked for; done once every submission is acknowledged.
+    Wanted(Option<Reply<()>>),
+    Sealed,
+}
+
+enum Submitted {
+    /// Sent or to be sent; not acknowledged.
+    Submitting {
+        payload: Vec<u8>,
+        reply: Option<Reply<TaskId>>,
+    },
+    Outstanding,
+    /// Its znode is gone: the outcome is being read.
+    Fetching,
+    Delivered(Remains),
+    /// What remains is being removed.
+    Collecting(Remains),
+}
+
+/// What is left in the tree of a task that was delivered.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Remains {
+    Nothing,
+    Outcome,
+    DeadTask,
+    DeadTaskWithoutPayload,
+}
+
+/// A call under way for a task, and its answer.
+type Call<Answer> = BoxFuture<'static, (u32, Answer)>;
+
+/// Calls under way on one session.
+struct Calls {
+    submit: Committer,
+    clean: Committer,
+    reader: Reader,
+    submitting: FuturesUnordered<Call<Result<(), CommitError>>>,
+    fetching: FuturesUnordered<Call<Result<Option<Node>, Failure>>>,
+    collecting: FuturesUnordered<Call<(Remains, Result<(), CommitError>)>>,
+}
+
+/// Why a session is given up.
+enum End {
+    SessionOver,
+    /// The record is at another version than the one that guards our submissions: join again on this session.
+    Rejoin,
+    Failed(ClientError),
+}
+
+impl From<Failure> for End {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::SessionOver(_) => End::SessionOver,
+            Failure::Refused(_) | Failure::Unknown(_) => End::Failed(failure.into()),
+        }
+    }
+}
+
+impl Submitter {
+    /// A job just opened: nothing submitted, its record at version 0.
+    pub(super) fn new(config: SessionConfig, id: JobId, record: JobRecord, ends: Ends) -> Self {
+        Submitter {
+            config,
+            id,
+            record,
+            commands: Some(ends.commands),
+            finished: ends.finished,
+            deliveries: ends.deliveries,
+            tasks: BTreeMap::new(),
+            unacknowledged: 0,
+            next: 0,
+            seal: Seal::Open,
+        }
+    }
+
+    /// Serves the job until it is closed or nobody wants its outcomes, on one session after another.
+    pub(super) async fn run(mut self, mut session: Session) -> Result<(), ClientError> {
+        let mut version = Some(0); // as created
+        loop {
+            let ended = match version {
+                Some(_) => self.attend(&session, version).await,
+                None => match self.rejoin(&session).await {
+                    Ok(joined) => self.attend(&session, joined).await,
+                    Err(end) => Err(end),
+                },
+            };
+            version = None;
+            match ended {
+                Ok(()) => {
+                    session.close().await;
+                    return Ok(());
+                }
+                Err(End::Rejoin) => {}
+                Err(End::SessionOver) => {
+                    session.close().await;
+                    warn!(job = %self.id, "the session is over: beginning another");
+                    session = Session::connect(&self.config, RECONNECT).await?;
+                }
+                Err(End::Failed(error)) => {
+                    session.close().await;
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// The row *rejoin*: `Some(version)` to go on submitting under, `None` where the job is sealed.
+    async fn rejoin(&mut self, session: &Session) -> Result<Option<i32>, End> {
+        session.settle().await?;
+        let version = loop {
+            let Some(node) = session.get(&self.id.path()).await? else {
+                return Err(End::Failed(ClientError::NotFound(self.id.clone())));
+            };
+            let record = self.parse(&node)?;
+            if record.sealed {
+                self.sealed_by_somebody();
+                break None;
+            }
+            let set = Op::Set { path: self.id.path(), data: node.data, version: Some(node.version) };
+            match session.write(set).await {
+                Ok(_) => break Some(node.version + 1),
+                Err(Failure::Refused(Refusal::BadVersion)) => {}
+                Err(Failure::Unknown(_)) => session.settle().await?,
+                Err(failure) => return Err(failure.into()),
+            }
+        };
+        let present = session.children(&self.id.data_path()).await?.unwrap_or_default();
+        for n in present.iter().filter_map(|name| task_number(name).ok()) {
+            self.acknowledge(n);
+        }
+        // What was being read when the session ended is looked at again.
+        for task in self.tasks.values_mut() {
+            if matches!(task, Submitted::Fetching) {
+                *task = Submitted::Outstanding;
+            }
+        }
+        info!(job = %self.id, unacknowledged = self.unacknowledged, sealed = version.is_none(), "rejoined");
+        Ok(version)
+    }
+
+    fn parse(&self, node: &Node) -> Result<JobRecord, End> {
+        let malformed = |error| End::Failed(ClientError::Malformed { path: self.id.path(), error });
+        JobRecord::from_json(&node.data).map_err(malformed)
+    }
+
+    /// Only what was acknowledged can still be collected.
+    fn sealed_by_somebody(&mut self) {
+        if let Seal::Wanted(Some(reply)) = std::mem::replace(&mut self.seal, Seal::Sealed) {
+            let _ = reply.send(Ok(()));
+        }
+        let (id, mut refused) = (self.id.clone(), Vec::new());
+        self.tasks.retain(|_, task| match task {
+            Submitted::Submitting { reply, .. } => {
+                refused.extend(reply.take());
+                false
+            }
+            _ => true,
+        });
+        self.unacknowledged = 0;
+        for reply in refused {
+            let _ = reply.send(Err(ClientError::Sealed(id.clone())));
+        }
+    }
+
+    /// Serves the job on one session until it is closed, or until nobody wants its outcomes.
+    async fn attend(&mut self, session: &Session, version: Option<i32>) -> Result<(), End> {
+        let guard = Op::Check { path: self.id.path(), version };
+        let scope = Scope { levels: 1, read_created: |_| false, read_changed: |_| true };
+        let mut mirror = Mirror::start(session.clone(), &self.id.path(), scope);
+        let mut calls = Calls {
+            submit: Committer::start(session.clone(), Some(guard)),
+            clean: Committer::start(session.clone(), None),
+            reader: Reader::start(session.clone()),
+            submitting: FuturesUnordered::new(),
+            fetching: FuturesUnordered::new(),
+            collecting: FuturesUnordered::new(),
+        };
+        for (n, task) in &self.tasks {
+            match task {
+                Submitted::Submitting { payload, .. } => calls.submit(&self.id.task(*n), payload.clone()),
+                Submitted::Collecting(remains) => calls.clean(&self.id.task(*n), *remains),
+                Submitted::Delivered(_) | Submitted::Outstanding | Submitted::Fetching => {}
+            }
+        }
+        loop {
+            if matches!(self.seal, Seal::Wanted(_)) && self.unacknowledged == 0 {
+                self.set_sealed(session, version).await?;
+            }
+            if matches!(self.seal, Seal::Sealed) {
+                if self.finished.is_closed() {
+                    return Ok(());
+                }
+                if self.tasks.is_empty() {
+                    return self.close(session).await;
+                }
+            }
+            let room = self.unacknowledged < UNACKNOWLEDGED_MAX;
+            tokio::select! {
+                command = next_command(&mut self.commands), if self.commands.is_some() && room => {
+                    self.command(command, &mut calls);
+                }
+                Some((n, submitted)) = calls.submitting.next() => self.submitted(n, submitted)?,
+                changes = mirror.next() => match changes {
+                    Some(changes) => for change in changes {
+                        self.change(change, &mut calls)?;
+                    },
+                    None => return Err(End::SessionOver),
+                },
+                Some((n, node)) = calls.fetching.next() => self.fetched(n, node?),
+                Some(task) = self.deliveries.recv() => self.collect(task.n, &mut calls),
+                Some((n, (remains, collected))) = calls.collecting.next() => {
+                    self.collected(n, remains, collected, &mut calls)?;
+                }
+                () = session.over() => return Err(End::SessionOver),
+                () = self.finished.closed(), if matches!(self.seal, Seal::Sealed) => return Ok(()),
+            }
+        }
+    }
+
+    fn command(&mut self, command: Option<Command>, calls: &mut Calls) {
+        match command {
+            Some(Command::Submit { reply, .. }) if !matches!(self.seal, Seal::Open) => {
+                let _ = reply.send(Err(ClientError::Sealed(self.id.clone())));
+            }
+            Some(Command::Submit { payload, reply }) => {
+                let n = self.next;
+                self.next += 1;
+                calls.submit(&self.id.task(n), payload.clone());
+                self.tasks.insert(n, Submitted::Submitting { payload, reply: Some(reply) });
+                self.unacknowledged += 1;
+            }
+            Some(Command::Seal { reply }) => match self.seal {
+                Seal::Sealed => drop(reply.send(Ok(()))),
+                Seal::Open | Seal::Wanted(_) => self.seal = Seal::Wanted(Some(reply)),
+            },
+            None => {
+                self.commands = None;
+                if matches!(self.seal, Seal::Open) {
+                    self.seal = Seal::Wanted(None);
+                }
+            }
+        }
+    }
+
+    fn submitted(&mut self, n: u32, submitted: Result<(), CommitError>) -> Result<(), End> {
+        match submitted {
+            // There already: our own create, whose answer was lost. Nobody else submits to this job.
+            Ok(()) | Err(CommitError::Refused { refusal: Refusal::NodeExists, .. }) => self.acknowledge(n),
+            Err(CommitError::Guard(_)) => return Err(End::Rejoin),
+            Err(CommitError::SessionOver(_)) => return Err(End::SessionOver),
+            Err(CommitError::Refused { refusal, .. }) => {
+                if let Some(Submitted::Submitting { reply: Some(reply), .. }) = self.tasks.remove(&n) {
+                    let _ = reply.send(Err(ClientError::Failed(Failure::Refused(refusal))));
+                }
+                self.unacknowledged -= 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// The task is in the tree, or was.
+    fn acknowledge(&mut self, n: u32) {
+        if let Some(task @ Submitted::Submitting { .. }) = self.tasks.get_mut(&n)
+            && let Submitted::Submitting { reply, .. } = std::mem::replace(task, Submitted::Outstanding)
+        {
+            self.unacknowledged -= 1;
+            if let Some(reply) = reply {
+                let _ = reply.send(Ok(self.id.task(n)));
+            }
+        }
+    }
+
+    fn change(&mut self, change: Change, calls: &mut Calls) -> Result<(), End> {
+        match change {
+            Change::Snapshot { nodes, .. } => {
+                let named = nodes.into_iter().filter_map(|(name, node)| Some((task_number(&name).ok()?, node)));
+                let present: HashMap<u32, Node> = named.collect();
+                let outstanding = |(n, task): (&u32, &Submitted)| matches!(task, Submitted::Outstanding).then_some(*n);
+                let outstanding: Vec<u32> = self.tasks.iter().filter_map(outstanding).collect();
+                for n in outstanding {
+                    match present.get(&n) {
+                        // Absent, or submitted since the snapshot was read: the payload's version tells.
+                        None => self.fetch(n, calls),
+                        Some(node) => self.changed(n, node),
+                    }
+                }
+            }
+            Change::Created(..) | Change::Changed(_, None) => {}
+            Change::Changed(name, Some(node)) => {
+                if let Ok(n) = task_number(&name) {
+                    self.acknowledge(n);
+                    self.changed(n, &node);
+                }
+            }
+            Change::Deleted(name) => {
+                if let Ok(n) = task_number(&name) {
+                    self.acknowledge(n);
+                    self.fetch(n, calls);
+                }
+            }
+            Change::RootGone => return Err(End::Failed(ClientError::NotFound(self.id.clone()))),
+        }
+        Ok(())
+    }
+
+    fn changed(&mut self, n: u32, node: &Node) {
+        if let Ok(state) = TaskState::from_json(&node.data)
+            && state.dead
+            && matches!(self.tasks.get(&n), Some(Submitted::Outstanding))
+        {
+            self.deliver(n, Finished::dead(&self.id.task(n), state), Remains::DeadTask);
+        }
+    }
+
+    fn fetch(&mut self, n: u32, calls: &mut Calls) {
+        if let Some(task @ Submitted::Outstanding) = self.tasks.get_mut(&n) {
+            *task = Submitted::Fetching;
+            let read = calls.reader.read(self.id.task(n).data_path());
+            calls.fetching.push(async move { (n, read.await) }.boxed());
+        }
+    }
+
+    fn fetched(&mut self, n: u32, node: Option<Node>) {
+        let task = self.id.task(n);
+        match node {
+            None => self.deliver(n, Finished::gone(&task), Remains::Nothing),
+            Some(node) if node.version == 0 => drop(self.tasks.insert(n, Submitted::Outstanding)),
+            Some(node) => self.deliver(n, Finished::with_outcome(&task, &node.data), Remains::Outcome),
+        }
+    }
+
+    fn deliver(&mut self, n: u32, finished: Finished, remains: Remains) {
+        self.tasks.insert(n, Submitted::Delivered(remains));
+        let _ = self.finished.send((self.id.task(n), finished));
+    }
+
+    fn collect(&mut self, n: u32, calls: &mut Calls) {
+        let Some(Submitted::Delivered(remains)) = self.tasks.get(&n) else { return };
+        let remains = *remains;
+        if remains == Remains::Nothing {
+            self.tasks.remove(&n);
+        } else {
+            calls.clean(&self.id.task(n), remains);
+            self.tasks.insert(n, Submitted::Collecting(remains));
+        }
+    }
+
+    fn collected(
+        &mut self,
+        n: u32,
+        remains: Remains,
+        collected: Result<(), CommitError>,
+        calls: &mut Calls,
+    ) -> Result<(), End> {
+        match collected {
+            Err(CommitError::SessionOver(_)) => return Err(End::SessionOver),
+            Err(CommitError::Refused { at: 1, refusal: Refusal::NoNode, .. }) if remains == Remains::DeadTask => {
+                calls.clean(&self.id.task(n), Remains::DeadTaskWithoutPayload);
+            }
+            Ok(()) | Err(CommitError::Refused { refusal: Refusal::NoNode, .. }) => drop(self.tasks.remove(&n)),
+            Err(CommitError::Refused { refusal, .. } | CommitError::Guard(refusal)) => {
+                warn!(task = %self.id.task(n), %refusal, "cannot remove the outcome");
+                self.tasks.remove(&n);
+            }
+        }
+        Ok(())
+    }
+
+    /// The row *seal*.
+    async fn set_sealed(&mut self, session: &Session, version: Option<i32>) -> Result<(), End> {
+        let record = JobRecord { sealed: true, ..self.record.clone() };
+        let set = Op::Set { path: self.id.path(), data: record.to_json(), version };
+        match session.write(set).await {
+            Ok(_) => {
+                if let Seal::Wanted(Some(reply)) = std::mem::replace(&mut self.seal, Seal::Sealed) {
+                    let _ = reply.send(Ok(()));
+                }
+                Ok(())
+            }
+            // Sealed by this very call, or by somebody else: the record tells.
+            Err(Failure::Unknown(_) | Failure::Refused(Refusal::BadVersion | Refusal::NoNode)) => Err(End::Rejoin),
+            Err(failure) => Err(failure.into()),
+        }
+    }
+
+    /// The row *close*.
+    async fn close(&mut self, session: &Session) -> Result<(), End> {
+        loop {
+            let delete = |path| Op::Delete { path, version: None };
+            match session.multi(&[delete(self.id.data_path()), delete(self.id.path())]).await {
+                Ok(_) | Err(MultiFailure { failure: Failure::Refused(Refusal::NoNode), .. }) => return Ok(()),
+                Err(MultiFailure { failure: Failure::Refused(Refusal::NotEmpty), .. }) => {
+                    warn!(job = %self.id, "something that this client did not submit is left in the job: leaving it open");
+                    return Ok(());
+                }
+                Err(MultiFailure { failure: Failure::Unknown(_), .. }) => session.settle().await?,
+                Err(error) => return Err(error.failure.into()),
+            }
+        }
+    }
+}
+
+impl Calls {
+    /// The row *submit*.
+    fn submit(&mut self, task: &TaskId, payload: Vec<u8>) {
+        let commit = self.submit.commit(vec![
+            Op::Create { path: task.data_path(), data: payload },
+            Op::Create { path: task.path(), data: Vec::new() },
+        ]);
+        let n = task.n;
+        self.submitting.push(async move { (n, commit.await) }.boxed());
+    }
+
+    /// The rows *collect* and, for what is left of a dead task, *cancel*.
+    fn clean(&mut self, task: &TaskId, remains: Remains) {
+        let delete = |path, version| Op::Delete { path, version };
+        let ops = match remains {
+            Remains::Nothing => Vec::new(),
+            Remains::Outcome => vec![delete(task.data_path(), Some(1))],
+            Remains::DeadTask => vec![delete(task.path(), None), delete(task.data_path(), None)],
+            Remains::DeadTaskWithoutPayload => vec![delete(task.path(), None)],
+        };
+        let (n, commit) = (task.n, self.clean.commit(ops));
+        self.collecting.push(async move { (n, (remains, commit.await)) }.boxed());
+    }
+}
+
+async fn next_command(commands: &mut Option<mpsc::Receiver<Command>>) -> Option<Command> {
+    match commands {
+        Some(commands) => commands.recv().await,
+        None => std::future::pending().await,
+    }
+}
