@@ -321,6 +321,11 @@ impl Ledger {
         }
     }
 
+    /// Workers whose list is longer than their window: what their slots were thought to leave room for has not come.
+    pub fn crowded(&self) -> impl Iterator<Item = &WorkerId> {
+        self.over.iter()
+    }
+
     /// How many slots a worker has, and how long its list is.
     pub fn load(&self, id: &WorkerId) -> Option<(usize, usize)> {
         self.workers.get(id).map(|worker| (worker.record.slots as usize, worker.list.len()))

@@ -35,21 +35,30 @@ impl Plan {
 ///
 /// 1. Waiting tasks, the oldest job's first, go to the worker with the most idle slots that runs their kind, then
 ///    beyond the slots up to each worker's window: the tasks on their way (Little's law).
-/// 2. Where nothing waits any more, what exceeds a worker's window moves from the end of its list, where it has not
-///    begun, to a worker with an idle slot.
-/// 3. Attempts that ended with their worker are ended in the tree.
+/// 2. Attempts that ended with their worker are ended in the tree.
 ///
 /// Takes O(tasks assigned x log workers); the backlog does not matter.
 pub fn plan(ledger: &mut Ledger) -> Plan {
     let mut written = BTreeSet::new();
     let assigned = assign(ledger, &mut written);
-    let mut losers = BTreeSet::new();
-    if ledger.ready.is_empty() {
-        rebalance(ledger, &mut losers, &mut written);
-    }
-    written.retain(|id| !losers.contains(id));
-    let lists = losers.into_iter().chain(written).map(|id| (id.clone(), list(ledger, &id))).collect();
+    let lists = written.into_iter().map(|id| (id.clone(), list(ledger, &id))).collect();
     Plan { interrupted: ledger.interrupted.clone(), lists, assigned }
+}
+
+/// Moves what exceeds the windows of `crowded` workers from the end of their lists to workers with an idle slot, where
+/// nothing waits that could fill it.
+///
+/// A task that has begun must not be moved, and only its worker knows whether it has. So the caller names workers that
+/// have completed nothing for so long that the first entries of their lists, one for each slot, must be running still.
+pub fn rebalance(ledger: &mut Ledger, crowded: &[WorkerId]) -> Plan {
+    if !ledger.ready.is_empty() {
+        return Plan::default();
+    }
+    let (mut losers, mut gainers) = (BTreeSet::new(), BTreeSet::new());
+    move_tasks(ledger, crowded, &mut losers, &mut gainers);
+    gainers.retain(|id| !losers.contains(id));
+    let lists = losers.into_iter().chain(gainers).map(|id| (id.clone(), list(ledger, &id))).collect();
+    Plan { lists, ..Plan::default() }
 }
 
 /// Lists from which nothing is to be added or moved, only what is over dropped. Written when there is nothing better to
@@ -91,10 +100,14 @@ fn most_idle(ledger: &Ledger, kind: &str) -> Option<WorkerId> {
     ledger.open.iter().map(|(_, id)| id).find(runs_it).cloned()
 }
 
-fn rebalance(ledger: &mut Ledger, losers: &mut BTreeSet<WorkerId>, gainers: &mut BTreeSet<WorkerId>) {
-    let crowded: Vec<WorkerId> = ledger.over.iter().cloned().collect();
+fn move_tasks(
+    ledger: &mut Ledger,
+    crowded: &[WorkerId],
+    losers: &mut BTreeSet<WorkerId>,
+    gainers: &mut BTreeSet<WorkerId>,
+) {
     let mut moved = 0;
-    for from in crowded {
+    for from in crowded.iter().filter(|id| ledger.over.contains(id)).cloned().collect::<Vec<_>>() {
         loop {
             let worker = &ledger.workers[&from];
             let Some((_, entry)) = worker.list.last_key_value() else { break };

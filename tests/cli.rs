@@ -237,6 +237,10 @@ fn a_client_of_a_herd_that_was_never_there_is_told_so() {
     let failed = herd.client(&["status"]);
     assert_eq!(code(&failed), 4);
     assert!(stderr(&failed).contains("does not exist"), "{}", stderr(&failed));
+    let (server, _) = herd.zookeeper.split_once('/').expect("a chroot");
+    let failed = herd.client(&["--zookeeper", server, "submit"]);
+    assert_eq!(code(&failed), 3);
+    assert!(stderr(&failed).contains("hint: start a master"), "{}", stderr(&failed));
 }
 
 #[test]

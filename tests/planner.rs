@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use herdsman::ledger::Ledger;
-use herdsman::plan::{plan, tidy};
+use herdsman::plan::{plan, rebalance, tidy};
 use herdsman::records::{Assignment, JobId, JobRecord, Policy, TaskId, TaskState, WorkerId, WorkerRecord};
 use proptest::prelude::*;
 
@@ -157,9 +157,12 @@ fn what_exceeds_a_window_moves_to_an_idle_worker_and_the_loser_is_written_first(
     ledger.set_window(&worker("z"), 6);
     plan(&mut ledger);
     ledger.worker_is(&worker("a"), &runs(2, &["k"]));
-    assert!(plan(&mut ledger).is_empty(), "within the window nothing moves");
+    assert!(rebalance(&mut ledger, &[worker("z")]).is_empty(), "within the window nothing moves");
     ledger.set_window(&worker("z"), 2);
-    let moved = plan(&mut ledger);
+    assert_eq!(ledger.crowded().collect::<Vec<_>>(), [&worker("z")]);
+    assert!(plan(&mut ledger).is_empty(), "a plan moves nothing by itself");
+    assert!(rebalance(&mut ledger, &[]).is_empty(), "nor from a worker that was not named");
+    let moved = rebalance(&mut ledger, &[worker("z")]);
     let order: Vec<&str> = moved.lists.iter().map(|(id, _)| id.as_str()).collect();
     assert_eq!(order, ["z", "a"]);
     assert_eq!(moved.lists[0].1.assigned.len(), 4, "as many as the other has idle slots");
@@ -200,6 +203,7 @@ enum Event {
     Leave(u8),
     Window(u8, usize),
     CloseJob(u8),
+    Rebalance,
     Lead,
 }
 
@@ -213,6 +217,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (0..5u8).prop_map(Event::Leave),
         1 => (0..5u8, 0..12usize).prop_map(|(w, window)| Event::Window(w, window)),
         1 => (0..4u8).prop_map(Event::CloseJob),
+        1 => Just(Event::Rebalance),
         1 => Just(Event::Lead),
     ]
 }
@@ -322,6 +327,12 @@ proptest! {
                     tree.jobs.remove(&id);
                     tree.tasks.retain(|task, _| task.job != id);
                 },
+                Event::Rebalance => {
+                    let crowded: Vec<WorkerId> = ledger.crowded().cloned().collect();
+                    for (id, record) in rebalance(&mut ledger, &crowded).lists {
+                        tree.workers.insert(id, record);
+                    }
+                }
                 Event::Lead => {
                     ledger = tree.read(); // another master takes over, with nothing but the tree
                 }

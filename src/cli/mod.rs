@@ -169,6 +169,7 @@ pub fn cannot_connect(error: &ConnectError) -> Exit {
 pub fn client_failed(error: &ClientError) -> Exit {
     match error {
         ClientError::Connect(error) => cannot_connect(error),
+        ClientError::NoHerd => complain(error, Some("start a master and a worker first"), Exit::NotFound),
         ClientError::NotFound(_) => complain(
             error,
             Some("`client status` lists the jobs; one whose outcomes were all collected is gone"),

@@ -1,7 +1,9 @@
 //! What masters and workers have in common: a session, a role on it, and a new session when that one ends.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rand::RngExt;
+use tokio::time::sleep;
 use tracing::{info, warn};
 
 use crate::coordination::{ConnectError, Failure, Op, Refusal, Session, SessionConfig};
@@ -11,6 +13,8 @@ use crate::shutdown::Shutdown;
 /// How long the first connection may take; after that a process never gives up.
 const FIRST_CONNECT: Duration = Duration::from_secs(10);
 const RECONNECT: Duration = Duration::from_secs(3600);
+/// A session that ends sooner is not followed by the next at once: whatever ended it may not have passed.
+const SHORT_LIVED: Duration = Duration::from_secs(5);
 
 /// A role that a process plays on one session after another.
 pub trait Role {
@@ -41,6 +45,7 @@ pub async fn run(mut role: impl Role, config: &SessionConfig, shutdown: &Shutdow
             Err(error) => return Err(error),
         };
         within = RECONNECT;
+        let began = Instant::now();
         let played = match create_roots(&session).await {
             Ok(()) => role.play(&session, shutdown).await,
             Err(failure) => Err(failure),
@@ -52,6 +57,13 @@ pub async fn run(mut role: impl Role, config: &SessionConfig, shutdown: &Shutdow
                 return Ok(());
             }
             Err(failure) => warn!(%failure, "{} begins anew with a new session", role.title()),
+        }
+        if began.elapsed() < SHORT_LIVED {
+            let pause = Duration::from_millis(rand::rng().random_range(100..1000));
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = shutdown.requested() => return Ok(()),
+            }
         }
     }
 }

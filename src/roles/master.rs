@@ -24,13 +24,15 @@ use crate::coordination::election::Election;
 use crate::coordination::op::REQUEST_BYTES_MAX;
 use crate::coordination::{Candidacy, Change, Failure, Leadership, Mirror, Node, Op, Refusal, Scope, Session, paths};
 use crate::ledger::Ledger;
-use crate::plan::{Plan, plan, tidy};
+use crate::plan::{Plan, plan, rebalance, tidy};
 use crate::records::tree::{self, BelowTasks, MASTER, TASKS, WORKERS};
 use crate::records::{JobId, JobRecord, MasterRecord, TaskId, TaskState, WorkerId, WorkerRecord};
 use crate::shutdown::Shutdown;
 
 /// How often windows are reckoned anew and lists tidied while nothing else happens.
 const TICK: Duration = Duration::from_millis(100);
+/// How long a worker must have completed nothing before what is parked there goes to an idle one.
+const PATIENCE: Duration = Duration::from_millis(500);
 /// How often the leader looks for jobs to sweep.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
@@ -248,6 +250,10 @@ impl Standing {
             self.busy.clear();
             let mut next = plan(&mut self.ledger);
             if next.is_empty() && spare_time {
+                let crowded = self.crowded(now);
+                next = rebalance(&mut self.ledger, &crowded);
+            }
+            if next.is_empty() && spare_time {
                 next = tidy(&mut self.ledger);
             }
             let again = !next.interrupted.is_empty();
@@ -265,6 +271,17 @@ impl Standing {
                 return Ok(());
             }
         }
+    }
+
+    /// Workers with more than their slots can take soon, and none of whose running tasks can have ended unseen.
+    fn crowded(&mut self, now: Instant) -> Vec<WorkerId> {
+        let patience = PATIENCE.max(self.round_trip * 20);
+        let windows = &mut self.windows;
+        let mut silent = |worker: &WorkerId| {
+            let window = windows.entry(worker.clone()).or_insert_with(|| Window::new(now));
+            window.silent_for(now) >= patience
+        };
+        self.ledger.crowded().filter(|worker| silent(worker)).cloned().collect()
     }
 
     /// Writes a plan. What is refused by itself (a worker that is gone, an attempt that ended otherwise) is booked, and

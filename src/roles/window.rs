@@ -19,11 +19,12 @@ pub(super) struct Window {
     /// Completions, each counted less the longer ago it is.
     recent: f64,
     updated: Instant,
+    last: Instant,
 }
 
 impl Window {
     pub(super) fn new(now: Instant) -> Self {
-        Window { recent: 0.0, updated: now }
+        Window { recent: 0.0, updated: now, last: now }
     }
 
     fn fade(&mut self, now: Instant) {
@@ -36,6 +37,12 @@ impl Window {
     pub(super) fn completed(&mut self, now: Instant) {
         self.fade(now);
         self.recent += 1.0;
+        self.last = now;
+    }
+
+    /// For how long it has completed nothing, as far as is known.
+    pub(super) fn silent_for(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.last)
     }
 
     /// How long the worker's list may be, if a task takes `round_trip` to reach it and its completion to be seen.

@@ -252,3 +252,25 @@ async fn hazard_25_a_leader_reads_the_tree_before_its_first_plan() {
     let _idle = worker(&config, "idle");
     assert_eq!(collect(results).await, vec![1; 4]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_task_parked_behind_a_long_one_moves_to_a_worker_that_is_idle() {
+    let config = fresh_config();
+    let session = connect(&config).await;
+    let _m = master(&config, "m");
+    let _busy = worker(&config, "busy");
+    until("it is there", async || children(&session, "/workers").await.len() == 1).await;
+    let (job, mut results) = open(&config, JobSpec::new("sleep"), &mut rand::rng()).await.expect("opened");
+    // Many short ones open the window; the long ones behind them fill it.
+    let short = (0..500).map(|_| job.submit(b"0".to_vec()));
+    let long = (0..40).map(|_| job.submit(b"1".to_vec()));
+    futures::future::join_all(short.chain(long)).await.into_iter().for_each(|task| drop(task.expect("submitted")));
+    let _idle = worker(&config, "idle");
+    job.seal().await.expect("sealed");
+    let mut by_idle = 0;
+    while let Some(finished) = results.next().await.expect("the herd lives") {
+        assert_eq!(finished.attempts, 1);
+        by_idle += usize::from(finished.worker.is_some_and(|worker| worker.starts_with("idle-")));
+    }
+    assert!(by_idle >= 10, "{by_idle} of 40");
+}

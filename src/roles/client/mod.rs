@@ -28,6 +28,9 @@ pub enum ClientError {
     /// No session could be had.
     #[error(transparent)]
     Connect(#[from] ConnectError),
+    /// Nobody has ever been here: the roots are missing.
+    #[error("there is no herd here: no master or worker has started with this `--zookeeper`")]
+    NoHerd,
     /// There is no such job: never opened, or closed by now.
     #[error("there is no job {0}")]
     NotFound(JobId),

@@ -61,9 +61,9 @@ pub async fn open(config: &SessionConfig, spec: JobSpec, rng: &mut impl Rng) -> 
     let record = JobRecord::new(&spec.kind, spec.args, spec.policy);
     let id = match create(&session, &spec.name, &record, rng).await {
         Ok(id) => id,
-        Err(failure) => {
+        Err(error) => {
             session.close().await;
-            return Err(failure.into());
+            return Err(error);
         }
     };
     let (commands, received) = mpsc::channel(UNACKNOWLEDGED_MAX);
@@ -79,7 +79,7 @@ pub async fn open(config: &SessionConfig, spec: JobSpec, rng: &mut impl Rng) -> 
 }
 
 /// The row *open*. An id whose create was not answered is used again only if it turns out to be there.
-async fn create(session: &Session, name: &str, record: &JobRecord, rng: &mut impl Rng) -> Result<JobId, Failure> {
+async fn create(session: &Session, name: &str, record: &JobRecord, rng: &mut impl Rng) -> Result<JobId, ClientError> {
     loop {
         let id: JobId =
             format!("{name}-{}", paths::uid(rng)).parse().map_err(|error| Failure::Refused(Refusal::Other(error)))?;
@@ -90,18 +90,14 @@ async fn create(session: &Session, name: &str, record: &JobRecord, rng: &mut imp
         match session.multi(&ops).await.map_err(|error| error.failure) {
             Ok(_) => return Ok(id),
             Err(Failure::Refused(Refusal::NodeExists)) => {} // somebody else drew it before
-            Err(Failure::Refused(Refusal::NoNode)) => {
-                return Err(Failure::Refused(Refusal::Other(
-                    "there is no herd here: /tasks does not exist; start a master first".to_owned(),
-                )));
-            }
+            Err(Failure::Refused(Refusal::NoNode)) => return Err(ClientError::NoHerd),
             Err(Failure::Unknown(_)) => {
                 session.settle().await?;
                 if session.get(&id.path()).await?.is_some() {
                     return Ok(id);
                 }
             }
-            Err(failure) => return Err(failure),
+            Err(failure) => return Err(failure.into()),
         }
     }
 }
