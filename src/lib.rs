@@ -15,6 +15,7 @@
 //! | [`roles::master`] | lead: observe, plan, write |
 //! | [`ledger`], [`plan`] | pure: what a master knows, and what it writes next |
 //! | [`coordination`] | the recipes below all this: session, election, membership, mirror, group commit; they know nothing of tasks |
+//! | [`audit`] | the judge: the protocol checked on ZooKeeper's own log |
 //! | [`cli`], [`shutdown`] | what the three programs share |
 //!
 //! Imports point downwards only: programs over roles over pure decisions over records over coordination. The tree as a
@@ -46,6 +47,7 @@
 //! # }
 //! ```
 
+pub mod audit;
 pub mod cli;
 pub mod coordination;
 pub mod handlers;

@@ -1,7 +1,7 @@
 //! `client`: submits tasks, waits for them, collects their outcomes, and shows the herd.
 
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -72,6 +72,19 @@ enum Command {
         #[arg(short, long, env = "HERDSMAN_OUTPUT", value_enum, default_value_t = Output::Table)]
         output: Output,
     },
+    /// Judge a herd by ZooKeeper's own transaction logs: exits with 0 if it kept every rule, 1 if not, 2 if that cannot be
+    /// told
+    Audit {
+        /// The data folder of each ZooKeeper server (dataLogDir, where it has one)
+        #[arg(long = "log", env = "HERDSMAN_LOG_DIRS", value_name = "DATA_DIR", required = true, num_args = 1.., value_delimiter = ',')]
+        logs: Vec<PathBuf>,
+        /// The znode below which the herd lives, where that is not the root
+        #[arg(long, env = "HERDSMAN_CHROOT", value_name = "PATH", default_value = "", hide_default_value = true)]
+        chroot: String,
+        /// What goes to stdout
+        #[arg(short, long, env = "HERDSMAN_OUTPUT", value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
     /// Show the znodes with their data
     #[command(after_help = cli::EXIT_CODES)]
     Tree {
@@ -127,6 +140,9 @@ fn rate(text: &str) -> Result<f64, String> {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     cli::start_logging(cli.connect.log_format, "warn");
+    if let Command::Audit { logs, chroot, output } = &cli.command {
+        return audit(logs, chroot, *output).into();
+    }
     cli::run(async {
         let shutdown = match Shutdown::on_signals() {
             Ok(shutdown) => shutdown,
@@ -147,7 +163,7 @@ fn main() -> ExitCode {
 async fn look(connect: &ConnectArgs, command: Command) -> Result<Exit, ClientError> {
     let mut client = Client::connect(&connect.session(false)).await?;
     let exit = match command {
-        Command::Submit(_) => unreachable!("handled by the caller"),
+        Command::Submit(_) | Command::Audit { .. } => unreachable!("handled by the caller"),
         Command::Wait { job, output } => {
             let mut progress = Report::new(output, Some(2).filter(|_| output != Output::Quiet));
             let waited = client.wait(&job, |tally| progress.progress(tally.outstanding)).await;
@@ -195,6 +211,25 @@ async fn look(connect: &ConnectArgs, command: Command) -> Result<Exit, ClientErr
     };
     client.close().await;
     Ok(exit)
+}
+
+/// The auditor needs no ZooKeeper, only what it left behind.
+fn audit(logs: &[PathBuf], chroot: &str, output: Output) -> Exit {
+    let folders: Vec<&Path> = logs.iter().map(PathBuf::as_path).collect();
+    let verdict = match herdsman::audit::audit(&folders, chroot) {
+        Ok(verdict) => verdict,
+        Err(error) => return cli::complain(&error, Some("name the server's dataDir"), Exit::Usage),
+    };
+    match output {
+        Output::Quiet => {}
+        Output::Json => println!("{}", serde_json::to_string(&verdict).unwrap_or_default()),
+        Output::Table => print!("{}", verdict.text()),
+    }
+    match verdict.verdict {
+        "valid" => Exit::Done,
+        "invalid" => Exit::Failed,
+        _ => Exit::Usage,
+    }
 }
 
 fn verdict(tally: &Tally) -> Exit {

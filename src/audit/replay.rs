@@ -1,0 +1,113 @@
+//! The tree as it was at each zxid, below one chroot.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::txn::{Body, Op, Txn};
+use crate::coordination::paths;
+
+/// A znode at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Znode {
+    /// Its data.
+    pub data: Vec<u8>,
+    /// How often the data was set.
+    pub version: i32,
+    /// The transaction that created it.
+    pub czxid: i64,
+    /// The session that it ends with; 0 for none.
+    pub owner: i64,
+}
+
+/// The tree below a chroot.
+#[derive(Debug, Default)]
+pub struct Tree {
+    chroot: String,
+    nodes: BTreeMap<String, Znode>,
+    ephemerals: HashMap<i64, Vec<String>>,
+}
+
+/// What one operation did to the tree below the chroot; paths are without it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Created.
+    Created(String),
+    /// Set, from this data.
+    Set(String, Vec<u8>),
+    /// Deleted; this is what it was.
+    Deleted(String, Znode),
+}
+
+impl Tree {
+    /// An empty tree; `chroot` is a path, or `""`.
+    pub fn new(chroot: &str) -> Self {
+        Tree { chroot: chroot.trim_end_matches('/').to_owned(), ..Tree::default() }
+    }
+
+    /// The znode at a path.
+    pub fn get(&self, path: &str) -> Option<&Znode> {
+        self.nodes.get(path)
+    }
+
+    /// The znodes right below a path, by name.
+    pub fn children<'t>(&'t self, path: &'t str) -> impl Iterator<Item = (&'t str, &'t Znode)> {
+        let prefix = format!("{path}/");
+        let from = self.nodes.range(prefix.clone()..);
+        let below = from.map_while(move |(p, node)| Some((p.strip_prefix(&prefix)?, node)));
+        below.filter(|(name, _)| !name.contains('/'))
+    }
+
+    /// Whether anything is below a path.
+    pub fn has_children(&self, path: &str) -> bool {
+        self.children(path).next().is_some()
+    }
+
+    /// Applies a transaction; what it did, in its order.
+    pub fn apply(&mut self, txn: &Txn) -> Vec<Effect> {
+        if let Body::CloseSession(_) = txn.body {
+            let owned = self.ephemerals.remove(&txn.session).unwrap_or_default();
+            return owned.iter().filter_map(|path| self.delete(path)).collect();
+        }
+        txn.applied().iter().filter_map(|op| self.apply_op(op, txn)).collect()
+    }
+
+    fn apply_op(&mut self, op: &Op, txn: &Txn) -> Option<Effect> {
+        match op {
+            Op::Create { path, data, ephemeral } => {
+                let path = self.below(path)?;
+                let owner = if *ephemeral { txn.session } else { 0 };
+                if *ephemeral {
+                    self.ephemerals.entry(owner).or_default().push(path.clone());
+                }
+                let node = Znode { data: data.clone(), version: 0, czxid: txn.zxid, owner };
+                self.nodes.insert(path.clone(), node);
+                Some(Effect::Created(path))
+            }
+            Op::Set { path, data, version } => {
+                let path = self.below(path)?;
+                let node = self.nodes.get_mut(&path)?;
+                let before = std::mem::replace(&mut node.data, data.clone());
+                node.version = *version;
+                Some(Effect::Set(path, before))
+            }
+            Op::Delete(path) => {
+                let path = self.below(path)?;
+                self.delete(&path)
+            }
+            Op::Check(_) | Op::Other(_) => None,
+        }
+    }
+
+    fn delete(&mut self, path: &str) -> Option<Effect> {
+        let node = self.nodes.remove(path)?;
+        if let Some(owned) = self.ephemerals.get_mut(&node.owner) {
+            owned.retain(|other| other != path);
+        }
+        Some(Effect::Deleted(path.to_owned(), node))
+    }
+
+    /// A path of the log as seen from below the chroot; `None` outside it.
+    pub fn below(&self, path: &str) -> Option<String> {
+        let below = paths::below(&self.chroot, path)?;
+        (!below.is_empty()).then(|| format!("/{}", below.trim_start_matches('/')))
+    }
+}

@@ -1,0 +1,126 @@
+//! What came out of an audit.
+
+use serde::Serialize;
+
+/// A rule of the protocol that was broken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Violation {
+    /// Which rule.
+    pub rule: &'static str,
+    /// What happened.
+    pub what: String,
+    /// In which transaction, as ZooKeeper writes it.
+    pub zxid: String,
+    /// By which session.
+    pub session: String,
+    /// In milliseconds since 1970.
+    pub time_ms: i64,
+    /// Where it stands in the logs: file and byte.
+    pub line: String,
+}
+
+/// The judgement.
+#[derive(Debug, Clone, Serialize)]
+pub struct Verdict {
+    /// "valid", "invalid" or "unknown".
+    pub verdict: &'static str,
+    /// Every rule that was broken, in order.
+    pub violations: Vec<Violation>,
+    /// Why it cannot be told whether all was well.
+    pub doubts: Vec<String>,
+    /// What was counted.
+    pub figures: Figures,
+    /// Who led when, and how long each change took.
+    pub leaders: Vec<Leader>,
+}
+
+/// A leader's time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Leader {
+    /// Its znode's name.
+    pub candidate: String,
+    /// When it became the lowest, in milliseconds since 1970.
+    pub from_ms: i64,
+    /// When its znode went; `None` at the end of the log.
+    pub until_ms: Option<i64>,
+    /// When it first wrote an assignment.
+    pub first_write_ms: Option<i64>,
+    /// From the end of the leader before it to its first assignment; idle herds take long for no reason of theirs.
+    pub takeover_ms: Option<i64>,
+    /// How many transactions it assigned by.
+    pub writes: usize,
+}
+
+/// What was counted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Figures {
+    /// Records in the log.
+    pub transactions: usize,
+    /// Sessions begun.
+    pub sessions: usize,
+    /// Times that the lowest candidate changed to another one.
+    pub elections: usize,
+    /// Jobs opened.
+    pub jobs: usize,
+    /// Tasks submitted.
+    pub submitted: usize,
+    /// Tasks done.
+    pub done: usize,
+    /// Tasks failed.
+    pub failed: usize,
+    /// Tasks cancelled.
+    pub cancelled: usize,
+    /// Tasks that wait or run at the end of the log.
+    pub outstanding: usize,
+    /// Of these, tasks that are dead.
+    pub dead: usize,
+    /// Attempts that ended without an outcome.
+    pub lost_attempts: usize,
+    /// Assignments made, of tasks again too.
+    pub assignments: usize,
+    /// Transactions refused, for whatever reason.
+    pub refused: usize,
+    /// Of these, by a guard: their sender had lost its place.
+    pub fenced: usize,
+    /// Records that were never committed, in an ensemble.
+    pub uncommitted: usize,
+    /// Files that end in the middle of a record.
+    pub torn: usize,
+}
+
+impl Verdict {
+    /// As text for people.
+    pub fn text(&self) -> String {
+        let f = &self.figures;
+        let mut text = format!("{}\n", self.verdict);
+        for violation in &self.violations {
+            text += &format!(
+                "  {}: {}\n      zxid {} by session {}, {}\n",
+                violation.rule, violation.what, violation.zxid, violation.session, violation.line
+            );
+        }
+        for doubt in &self.doubts {
+            text += &format!("  doubt: {doubt}\n");
+        }
+        text += &format!(
+            "tasks         {} submitted: {} done, {} failed, {} cancelled, {} outstanding ({} dead)\n",
+            f.submitted, f.done, f.failed, f.cancelled, f.outstanding, f.dead
+        );
+        text += &format!(
+            "assignments   {}, and {} attempts that ended without an outcome\n",
+            f.assignments, f.lost_attempts
+        );
+        text += &format!(
+            "transactions  {} by {} sessions; {} refused, {} of them by a guard\n",
+            f.transactions, f.sessions, f.refused, f.fenced
+        );
+        if f.uncommitted + f.torn > 0 {
+            text += &format!("logs          {} torn at the end, {} records never committed\n", f.torn, f.uncommitted);
+        }
+        for leader in &self.leaders {
+            let takeover = leader.takeover_ms.map(|ms| format!(", took over within {ms} ms")).unwrap_or_default();
+            text += &format!("leader        {}: {} writes{takeover}\n", leader.candidate, leader.writes);
+        }
+        text
+    }
+}
