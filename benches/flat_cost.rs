@@ -15,7 +15,7 @@ const JOBS: [(u32, u32); 4] = [(1_000, 10), (10_000, 3), (30_000, 1), (100_000, 
 const WARM_UP: u32 = 30_000;
 
 fn main() {
-    let address = support::zookeeper_of_a_bench();
+    let address = support::zookeeper_with(&[]);
     let start = |program: &str, args: &[&str]| -> Child {
         let mut command = Command::new(program);
         command.args(args).env("HERDSMAN_ZOOKEEPER", address).stdout(Stdio::null()).stderr(Stdio::null());

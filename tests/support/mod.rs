@@ -6,7 +6,7 @@ pub mod herd;
 pub mod line;
 
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -42,20 +42,22 @@ static SERVER: OnceLock<Server> = OnceLock::new();
 
 /// Where the private ZooKeeper listens. A machine without ZooKeeper gets one, or this panics with what to do.
 pub fn zookeeper() -> &'static str {
-    &SERVER
-        .get_or_init(|| serve(&[("HERDSMAN_TICK_MS", "100"), ("ZOOKEEPER_JVMFLAGS", "-XX:TieredStopAtLevel=1")]))
-        .address
+    zookeeper_with(&[("HERDSMAN_TICK_MS", "100"), ("ZOOKEEPER_JVMFLAGS", "-XX:TieredStopAtLevel=1")])
 }
 
-/// The same as people run it, for measuring.
-pub fn zookeeper_of_a_bench() -> &'static str {
-    &SERVER.get_or_init(|| serve(&[])).address
+/// The same, started with these variables if it was not started before; none of them is how people run it.
+pub fn zookeeper_with(variables: &[(&str, &str)]) -> &'static str {
+    &SERVER.get_or_init(|| serve(variables)).address
+}
+
+/// The folder of the private ZooKeeper.
+pub fn server_folder() -> &'static Path {
+    SERVER.get().expect("it was started").folder.path()
 }
 
 /// The process of the private ZooKeeper.
 pub fn server_pid() -> u32 {
-    let server = SERVER.get().expect("it was started");
-    let pid = std::fs::read_to_string(server.folder.path().join("1/pid")).expect("scenarios/zookeeper records it");
+    let pid = std::fs::read_to_string(server_folder().join("1/pid")).expect("scenarios/zookeeper records it");
     pid.trim().parse().expect("a number")
 }
 

@@ -1,0 +1,340 @@
+//! The auditor must be able to fail: each rule is broken on purpose, on a real ZooKeeper, and its log audited.
+
+mod support;
+
+use std::path::{Path, PathBuf};
+
+use herdsman::audit::{Verdict, audit};
+use herdsman::coordination::{Op, Session};
+use support::herd::{master, worker};
+use support::{config_at, connect, until};
+
+/// A herd below a chroot of its own, played by hand.
+struct Stage {
+    chroot: String,
+    session: Session,
+}
+
+fn create(path: &str, data: &str) -> Op {
+    Op::Create { path: path.to_owned(), data: data.as_bytes().to_vec() }
+}
+
+fn set(path: &str, data: &str) -> Op {
+    Op::Set { path: path.to_owned(), data: data.as_bytes().to_vec(), version: None }
+}
+
+fn delete(path: &str) -> Op {
+    Op::Delete { path: path.to_owned(), version: None }
+}
+
+fn check(path: &str) -> Op {
+    Op::Check { path: path.to_owned(), version: None }
+}
+
+const TASK: &str = "/tasks/j-1/0000000000";
+const DATA: &str = "/data/j-1/0000000000";
+const OUTCOME: &str = r#"{"status":"done","worker":"w-1","attempts":1,"result":null}"#;
+
+impl Stage {
+    /// The roots, a leader `m-1` and a worker `w-1` of one session each, and a job with one task.
+    async fn new(name: &str) -> (Stage, Session, Session) {
+        let server = support::zookeeper_with(&[
+            ("HERDSMAN_TICK_MS", "100"),
+            // Small logs and many snapshots, so that the files roll over all the time.
+            ("ZOOKEEPER_JVMFLAGS", "-XX:TieredStopAtLevel=1 -Dzookeeper.snapCount=100"),
+        ]);
+        let chroot = format!("/{name}");
+        let config = config_at(server, &chroot);
+        let session = connect(&config).await;
+        let stage = Stage { chroot, session };
+        for root in ["/master", "/workers", "/tasks", "/data"] {
+            stage.all(&[create(root, "")]).await;
+        }
+        let leader = stage.candidate().await;
+        let worker = connect(&config).await;
+        let record = r#"{"slots":1,"kinds":["echo"],"assigned":[]}"#;
+        let path = "/workers/w-1".to_owned();
+        let register = Op::CreateEphemeral { path, data: record.into(), sequential: false };
+        worker.write(register).await.expect("registered");
+        stage.all(&[create("/tasks/j-1", r#"{"kind":"echo","sealed":true}"#), create("/data/j-1", "")]).await;
+        stage.all(&[create(DATA, "x"), create(TASK, "")]).await;
+        (stage, leader, worker)
+    }
+
+    /// Another candidate, on a session of its own.
+    async fn candidate(&self) -> Session {
+        let session = connect(&config_at(support::zookeeper(), &self.chroot)).await;
+        let path = "/master/m-".to_owned();
+        let enter = Op::CreateEphemeral { path, data: b"{}".to_vec(), sequential: true };
+        session.write(enter).await.expect("entered");
+        session
+    }
+
+    async fn all(&self, ops: &[Op]) {
+        self.session.multi(ops).await.expect("applied");
+    }
+
+    fn audit(&self) -> Verdict {
+        audit(&[&data_folder()], &self.chroot).expect("readable")
+    }
+
+    /// The rules that were broken, each once.
+    fn broken(&self) -> Vec<&'static str> {
+        let verdict = self.audit();
+        let mut rules: Vec<&str> = verdict.violations.iter().map(|violation| violation.rule).collect();
+        rules.dedup();
+        assert_eq!(verdict.verdict == "invalid", !rules.is_empty(), "{}", verdict.text());
+        for violation in &verdict.violations {
+            assert!(violation.zxid.starts_with("0x") && violation.line.contains("log."), "{violation:?}");
+        }
+        rules
+    }
+}
+
+fn data_folder() -> PathBuf {
+    support::zookeeper();
+    support::server_folder().join("1/data")
+}
+
+fn list(entries: &str) -> String {
+    format!(r#"{{"slots":1,"kinds":["echo"],"assigned":[{entries}]}}"#)
+}
+
+async fn assign(leader: &Session, worker: &str, entries: &str) {
+    leader.write(set(&format!("/workers/{worker}"), &list(entries))).await.expect("assigned");
+}
+
+async fn complete(worker: &Session) {
+    worker.multi(&[check("/workers/w-1"), delete(TASK), set(DATA, OUTCOME)]).await.expect("completed");
+}
+
+const ENTRY: &str = r#""j-1/0000000000""#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_keeps_the_protocol_is_valid_and_its_figures_are_right() {
+    let (stage, leader, worker) = Stage::new("good").await;
+    assign(&leader, "w-1", ENTRY).await;
+    complete(&worker).await;
+    assert_eq!(stage.broken(), [""; 0]);
+    let figures = stage.audit().figures;
+    assert_eq!((figures.submitted, figures.done, figures.outstanding, figures.assignments), (1, 1, 0, 1));
+    let next = stage.candidate().await;
+    leader.close().await;
+    stage.all(&[delete(DATA)]).await;
+    stage.all(&[delete("/data/j-1"), delete("/tasks/j-1")]).await;
+    assign(&next, "w-1", "").await;
+    let verdict = stage.audit();
+    assert_eq!((verdict.verdict, verdict.figures.elections, verdict.leaders.len()), ("valid", 2, 2));
+    assert!(verdict.leaders[1].takeover_ms.is_some_and(|ms| (0..20_000).contains(&ms)), "{:?}", verdict.leaders);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_behind_a_guard_that_is_gone_is_counted_as_fenced() {
+    let (stage, leader, _worker) = Stage::new("fenced").await;
+    let before = stage.audit().figures;
+    leader.multi(&[check("/master/gone"), set("/workers/w-1", &list(""))]).await.expect_err("refused");
+    let after = stage.audit().figures;
+    assert_eq!((after.fenced - before.fenced, after.refused - before.refused), (1, 1));
+    assert_eq!(stage.broken(), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_end_a_task_deleted_without_an_outcome_is_lost() {
+    let (stage, _leader, _worker) = Stage::new("lost").await;
+    stage.all(&[delete(TASK)]).await;
+    assert_eq!(stage.broken(), ["one-end"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_end_an_id_used_twice_lets_the_past_through() {
+    let (stage, _leader, _worker) = Stage::new("twice").await;
+    stage.all(&[delete(TASK), delete(DATA)]).await;
+    assert_eq!(stage.broken(), [""; 0], "cancelled");
+    stage.all(&[create(DATA, "x"), create(TASK, "")]).await;
+    assert_eq!(stage.broken(), ["one-end"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commit_an_outcome_apart_from_its_task_is_no_commit() {
+    let (stage, _leader, worker) = Stage::new("apart").await;
+    worker.write(set(DATA, OUTCOME)).await.expect("set");
+    assert_eq!(stage.broken(), ["commit"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commit_a_second_outcome_is_no_commit() {
+    let (stage, _leader, worker) = Stage::new("second").await;
+    complete(&worker).await;
+    worker.write(set(DATA, OUTCOME)).await.expect("set");
+    let what = &stage.audit().violations[1].what;
+    assert_eq!(stage.broken(), ["commit"]);
+    assert!(what.contains("version 2"), "{what}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commit_by_a_session_without_a_worker_is_a_zombies() {
+    let (stage, _leader, worker) = Stage::new("zombie").await;
+    worker.close().await;
+    stage.all(&[delete(TASK), set(DATA, OUTCOME)]).await;
+    assert_eq!(stage.broken(), ["commit"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commit_of_something_that_is_no_outcome_is_named() {
+    let (stage, _leader, worker) = Stage::new("garbage").await;
+    worker.multi(&[delete(TASK), set(DATA, "done!")]).await.expect("set");
+    assert_eq!(stage.broken(), ["commit"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_leader_an_assignment_by_a_backup_is_a_second_leaders() {
+    let (stage, _leader, _worker) = Stage::new("backup").await;
+    let backup = stage.candidate().await;
+    assign(&backup, "w-1", ENTRY).await;
+    assert_eq!(stage.broken(), ["one-leader"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_leader_a_worker_does_not_assign_to_itself() {
+    let (stage, _leader, worker) = Stage::new("selfish").await;
+    let path = "/workers/w-2".to_owned();
+    let register = Op::CreateEphemeral { path, data: list(ENTRY).into_bytes(), sequential: false };
+    worker.write(register).await.expect("registered");
+    assert_eq!(stage.broken(), ["one-leader"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_return_a_former_leader_does_not_write_after_its_successor() {
+    let (stage, leader, _worker) = Stage::new("return").await;
+    let next = stage.candidate().await;
+    assign(&leader, "w-1", ENTRY).await;
+    let own = support::children(&stage.session, "/master").await[0].clone();
+    stage.all(&[delete(&format!("/master/{own}"))]).await; // its session lives on
+    assign(&next, "w-1", "").await;
+    assign(&leader, "w-1", ENTRY).await; // without a guard
+    assert_eq!(stage.broken(), ["one-leader", "no-return"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_holder_a_task_is_not_in_the_lists_of_two_live_workers() {
+    let (stage, leader, worker) = Stage::new("holders").await;
+    let path = "/workers/w-2".to_owned();
+    let register = Op::CreateEphemeral { path, data: list("").into_bytes(), sequential: false };
+    worker.write(register).await.expect("registered");
+    assign(&leader, "w-1", ENTRY).await;
+    leader.multi(&[set("/workers/w-1", &list("")), set("/workers/w-2", &list(ENTRY))]).await.expect("moved");
+    assert_eq!(stage.broken(), [""; 0], "moved in one step");
+    assign(&leader, "w-1", ENTRY).await;
+    assert_eq!(stage.broken(), ["one-holder"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn payload_one_that_goes_without_its_task_is_named() {
+    let (stage, _leader, _worker) = Stage::new("payload").await;
+    stage.all(&[delete(DATA)]).await;
+    assert_eq!(stage.broken(), ["payload"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn payload_a_task_that_comes_without_one_is_named() {
+    let (stage, _leader, _worker) = Stage::new("bare").await;
+    stage.all(&[create("/tasks/j-1/0000000001", "")]).await;
+    assert_eq!(stage.broken(), ["payload"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leftovers_of_a_closed_job_are_named_and_so_is_a_job_that_comes_back() {
+    let (stage, _leader, worker) = Stage::new("leftovers").await;
+    complete(&worker).await;
+    stage.all(&[delete("/tasks/j-1")]).await;
+    assert_eq!(stage.broken(), ["leftovers"]);
+    stage.all(&[create("/tasks/j-1", r#"{"kind":"echo"}"#)]).await;
+    assert!(stage.audit().violations.iter().any(|v| v.what.contains("a second time")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_herd_is_valid_while_it_runs_and_when_it_has_ended() {
+    let (stage, leader, worker_session) = Stage::new("herd").await;
+    complete(&worker_session).await;
+    leader.close().await;
+    worker_session.close().await;
+    let config = config_at(support::zookeeper(), &stage.chroot);
+    let (m, w) = (master(&config, "m"), worker(&config, "w"));
+    let (job, mut results) =
+        herdsman::roles::client::open(&config, herdsman::roles::client::JobSpec::new("echo"), &mut rand::rng())
+            .await
+            .expect("opened");
+    for _ in 0..200 {
+        job.submit(b"x".to_vec()).await.expect("submitted");
+    }
+    assert_eq!(stage.broken(), [""; 0]);
+    job.seal().await.expect("sealed");
+    while results.next().await.expect("the herd lives").is_some() {}
+    w.stop().await;
+    m.stop().await;
+    assert_eq!(stage.broken(), [""; 0]);
+    assert_eq!(stage.audit().figures.done, 201);
+}
+
+/// The logs as they are now, in a folder that a test may damage.
+fn copy_of_the_logs() -> tempfile::TempDir {
+    let copy = tempfile::tempdir().expect("a folder");
+    for entry in std::fs::read_dir(data_folder().join("version-2")).expect("readable") {
+        let entry = entry.expect("readable");
+        if entry.file_name().to_string_lossy().starts_with("log.") {
+            std::fs::copy(entry.path(), copy.path().join(entry.file_name())).expect("copied");
+        }
+    }
+    copy
+}
+
+fn logs(folder: &Path) -> Vec<PathBuf> {
+    let paths = std::fs::read_dir(folder).expect("readable").map(|entry| entry.expect("readable").path());
+    let mut files: Vec<PathBuf> = paths.filter(|path| path.to_string_lossy().contains("/log.")).collect();
+    files.sort_by_key(|path| {
+        let name = path.file_name().expect("named").to_string_lossy().into_owned();
+        i64::from_str_radix(name.trim_start_matches("log."), 16).expect("a zxid")
+    });
+    files
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_torn_last_record_is_what_a_kill_leaves_and_damage_elsewhere_leaves_doubt() {
+    let (stage, _leader, worker) = Stage::new("torn").await;
+    complete(&worker).await;
+    until("the log has rolled over", async || {
+        let _ = stage.session.write(create("/tick", "")).await;
+        let _ = stage.session.write(delete("/tick")).await;
+        logs(&data_folder().join("version-2")).len() >= 3
+    })
+    .await;
+    let copy = copy_of_the_logs();
+    assert_eq!(audit(&[copy.path()], &stage.chroot).expect("readable").verdict, "valid");
+
+    // The last record ends in zeroes, as if the process had been killed while it wrote.
+    let last = logs(copy.path()).pop().expect("one");
+    let whole = std::fs::read(&last).expect("readable");
+    let end = whole.iter().rposition(|byte| *byte != 0).expect("something was written");
+    let mut torn = whole.clone();
+    torn[end - 5..=end].fill(0);
+    std::fs::write(&last, &torn).expect("written");
+    let verdict = audit(&[copy.path()], &stage.chroot).expect("readable");
+    assert_eq!((verdict.verdict, verdict.figures.torn), ("valid", 1), "{}", verdict.text());
+
+    // A flipped bit in the middle.
+    let first = logs(copy.path())[0].clone();
+    let mut damaged = std::fs::read(&first).expect("readable");
+    damaged[200] ^= 1;
+    std::fs::write(&first, &damaged).expect("written");
+    let verdict = audit(&[copy.path()], &stage.chroot).expect("readable");
+    assert_eq!(verdict.verdict, "unknown", "{}", verdict.text());
+
+    // The beginning was purged.
+    std::fs::remove_file(&first).expect("removed");
+    let verdict = audit(&[copy.path()], &stage.chroot).expect("readable");
+    assert_eq!(verdict.verdict, "unknown", "{}", verdict.text());
+    assert!(verdict.doubts[0].contains("nothing is logged right before"), "{:?}", verdict.doubts);
+
+    let empty = tempfile::tempdir().expect("a folder");
+    assert!(audit(&[empty.path()], "").is_err());
+}
