@@ -28,4 +28,4 @@ ended while
 check "w3 completes it" test "$(by "$work/while.out" w3)" = 1
 check "it took two attempts" test "$(attempts "$work/while.out" 2)" = 1
 check "the job is gone from the tree" tree_is_clean
-fact tasks 2
+audited 2

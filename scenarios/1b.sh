@@ -23,4 +23,4 @@ client results "$id" -o json >"$work/found.out"
 check "and fetches its outcome" test "$(outcomes "$work/found.out" done)" = 1
 check "the task was executed once" test "$(grep -c ' running task=' "$work/w1.log")" = 1
 check "the job is gone from the tree" tree_is_clean
-fact tasks 1
+audited 1

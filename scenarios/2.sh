@@ -21,4 +21,4 @@ check "each was delivered once" test "$(distinct "$work/work.out")" = 8
 check "the two that w1 had begun took two attempts" test "$(attempts "$work/work.out" 2)" = 2
 check "the other six took one" test "$(attempts "$work/work.out" 1)" = 6
 check "the job is gone from the tree" tree_is_clean
-fact tasks 8
+audited 8

@@ -26,4 +26,4 @@ check "w1 did $(by "$work/both.out" w1) of the 40" test "$(by "$work/both.out" w
 check "w2 did $(by "$work/both.out" w2) of the 40" test "$(by "$work/both.out" w2)" -ge 10
 check "40 executions in all" test "$(cat "$work"/w?.log | grep -c ' running task=')" = 40
 check "the jobs are gone from the tree" tree_is_clean
-fact tasks 40
+audited 40

@@ -24,6 +24,13 @@ worker() { start "$1" worker --name "$1" "${@:2}"; }
 # submit NAME ARGS...: a client process of its own that submits, in the background.
 submit() { start "$1" client submit --job "$1" "${@:2}"; }
 
+# witnessed NAME COUNT SECONDS ARGS...: the same, with tasks that leave traces in a file, to be run by `worker --allow exec`.
+witnessed() {
+    submit "$1" --kind exec --count "$2" --wait -o json "${@:4}" -- "$here/witness" "$3" "$work/witness"
+}
+begun() { grep -c "^begin $1-" "$work/witness" 2>/dev/null || true; }
+begun_at_least() { (($(begun "$1") >= $2)); }
+
 # client ARGS...: a client process, now.
 client() { "$bin/client" "$@" 2>>"$work/client.log"; }
 
@@ -42,6 +49,23 @@ terminate() {
     signal "$1" TERM
     ended "$1"
     check "$1 drained and exited with 0 (exit code $exit_code)" test "$exit_code" = 0
+}
+
+# kill_hard NAME: SIGKILL; only the session timeout will tell.
+kill_hard() {
+    signal "$1" KILL
+    ended "$1" 2>/dev/null
+}
+pause() { signal "$1" STOP; }
+resume() { signal "$1" CONT; }
+
+# done_by CLIENT TASKS: the client ends with all its tasks done, each delivered once.
+done_by() {
+    ended "$1"
+    local out=$work/$1.out
+    check "$1 ends with 0 (exit code $exit_code)" test "$exit_code" = 0
+    check "$1 received its $2 tasks, done" test "$(outcomes "$out" done)" = "$2"
+    check "each once" test "$(distinct "$out")" = "$2"
 }
 
 # until_true WHAT COMMAND...: waits for a state.
@@ -90,6 +114,45 @@ distinct() { grep -o '"task":"[^"]*"' "$1" | sort -u | wc -l; }
 attempts() { grep -c "\"attempts\":$2[,}]" "$1" || true; }
 # by FILE WORKER: how many tasks the worker of that name committed.
 by() { grep -c "\"worker\":\"$2-" "$1" || true; }
+
+# audited TASKS: the auditor's judgement on ZooKeeper's own logs, and TASKS tasks done by them.
+audited() {
+    local logs=() server
+    for server in "$work"/zookeeper/[0-9]*; do logs+=(--log "$server/data"); done
+    client audit "${logs[@]}" -o json >"$work/audit.json" || client audit "${logs[@]}" >"$work/verdict.tree" || true
+    check "the auditor finds every rule kept" grep -q '^{"verdict":"valid"' "$work/audit.json"
+    check "and $1 tasks submitted, each done once" test "$(figure submitted) $(figure done)" = "$1 $1"
+    if [[ -e $work/witness ]]; then
+        local executions
+        executions=$(grep -c '^begin' "$work/witness")
+        check "the second witness saw $executions executions, at least one each" \
+            test "$(grep '^end' "$work/witness" | cut -d' ' -f2 | sort -u | wc -l)" = "$1"
+    fi
+    fact tasks "$1"
+    local takeover
+    takeover=$(grep -o '"takeover_ms":[0-9][0-9]*' "$work/audit.json" | tail -n 1 || true)
+    [[ -z $takeover ]] || fact takeover_ms "${takeover#*:}"
+}
+# figure NAME: one of the audit's figures.
+figure() { grep -o "\"$1\":[0-9]*" "$work/audit.json" | head -n 1 | cut -d: -f2; }
+
+# A line between one process and ZooKeeper: `line NAME` makes one, "${line_to[NAME]}" is what to connect to, `steer NAME
+# COMMAND...` cuts and mends it.
+declare -gA line_to=() line_in=()
+line() {
+    mkfifo "$work/$1.commands"
+    "$bin/line" --to "$HERDSMAN_ZOOKEEPER" <"$work/$1.commands" >"$work/$1.address" 2>"$work/$1.log" &
+    pids[$1]=$!
+    local fd
+    exec {fd}>"$work/$1.commands"
+    line_in[$1]=$fd
+    until_true "the line listens" test -s "$work/$1.address"
+    line_to[$1]=$(cat "$work/$1.address")
+}
+steer() { echo "${*:2}" >&"${line_in[$1]}"; }
+
+# ZooKeeper's servers, by number.
+server() { "$here/zookeeper" "$1" "${2:-}" --dir "$work/zookeeper" 2>>"$work/zookeeper.log"; }
 
 # The tree of the design and nothing else: four roots, JSON, no job left.
 tree_is_clean() {

@@ -16,6 +16,7 @@
 //! | [`ledger`], [`plan`] | pure: what a master knows, and what it writes next |
 //! | [`coordination`] | the recipes below all this: session, election, membership, mirror, group commit; they know nothing of tasks |
 //! | [`audit`] | the judge: the protocol checked on ZooKeeper's own log |
+//! | [`faults`] | a line that can be cut, for tests and scenarios |
 //! | [`cli`], [`shutdown`] | what the three programs share |
 //!
 //! Imports point downwards only: programs over roles over pure decisions over records over coordination. The tree as a
@@ -50,6 +51,7 @@
 pub mod audit;
 pub mod cli;
 pub mod coordination;
+pub mod faults;
 pub mod handlers;
 pub mod ledger;
 pub mod plan;

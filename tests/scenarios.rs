@@ -38,6 +38,56 @@ fn scenario_4_the_backup_takes_over_from_the_terminated_leader() {
 }
 
 #[test]
+fn scenario_leader_lags_in_a_long_garbage_collection() {
+    passes("leader-lags");
+}
+
+#[test]
+fn scenario_worker_lags_past_its_session() {
+    passes("worker-lags");
+}
+
+#[test]
+fn scenario_worker_killed_and_only_the_timeout_tells() {
+    passes("worker-killed");
+}
+
+#[test]
+fn scenario_leader_killed_and_only_the_timeout_tells() {
+    passes("leader-killed");
+}
+
+#[test]
+fn scenario_client_killed_before_and_after_sealing() {
+    passes("client-killed");
+}
+
+#[test]
+fn scenario_everyone_killed_at_once() {
+    passes("everyone-killed");
+}
+
+#[test]
+fn scenario_server_restarted_under_load() {
+    passes("server-restarted");
+}
+
+#[test]
+fn scenario_ensemble_loses_its_leader_and_a_follower() {
+    passes("ensemble");
+}
+
+#[test]
+fn scenario_minority_of_servers_serves_nobody() {
+    passes("minority");
+}
+
+#[test]
+fn scenario_line_cut_between_a_write_and_its_reply() {
+    passes("line-cut");
+}
+
+#[test]
 fn every_scenario_has_a_test() {
     let here = include_str!("scenarios.rs");
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios");

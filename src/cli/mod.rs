@@ -50,6 +50,7 @@ pub struct ConnectArgs {
     /// ZooKeeper's servers, and the znode below which the herd lives
     #[arg(
         long,
+        global = true,
         env = "HERDSMAN_ZOOKEEPER",
         value_name = "HOST:PORT[,HOST:PORT...][/chroot]",
         default_value = "127.0.0.1:2181"
@@ -57,11 +58,11 @@ pub struct ConnectArgs {
     pub zookeeper: ConnectString,
 
     /// After so long without a word ZooKeeper takes this process for dead
-    #[arg(long, env = "HERDSMAN_SESSION_TIMEOUT", value_name = "DURATION", default_value = "10s", value_parser = timeout)]
+    #[arg(long, global = true, env = "HERDSMAN_SESSION_TIMEOUT", value_name = "DURATION", default_value = "10s", value_parser = timeout)]
     pub session_timeout: Duration,
 
     /// How log lines look
-    #[arg(long, env = "HERDSMAN_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    #[arg(long, global = true, env = "HERDSMAN_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
 }
 

@@ -1,8 +1,8 @@
 use herdsman::coordination::commit::CommitError;
 use herdsman::coordination::{Committer, Op, Reader, Refusal};
+use herdsman::faults::line::{Line, MULTI};
 
 use super::session::through;
-use crate::support::line::{Line, MULTI};
 use crate::support::{children, connect, fresh_config, node, until, zookeeper};
 
 fn create(path: String) -> Op {
@@ -44,7 +44,7 @@ async fn a_refused_guard_voids_the_whole_batch() {
 #[tokio::test(flavor = "multi_thread")]
 async fn hazard_7_a_commit_whose_reply_was_lost_is_applied_once_and_says_that_it_was_sent_twice() {
     let config = fresh_config();
-    let line = Line::to(zookeeper()).await;
+    let line = Line::to(zookeeper()).await.expect("a port");
     let session = connect(&through(&line, &config)).await;
     session.write(create("/counter".into())).await.expect("created");
     let committer = Committer::start(session.clone(), None);
@@ -79,7 +79,7 @@ async fn a_transaction_too_large_for_any_request_fails_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn reads_come_back_in_order_whatever_their_size_and_survive_a_reconnect() {
     let config = fresh_config();
-    let line = Line::to(zookeeper()).await;
+    let line = Line::to(zookeeper()).await.expect("a port");
     let session = connect(&through(&line, &config)).await;
     for n in 0..40 {
         let data = vec![n as u8; if n % 5 == 0 { 300_000 } else { 3 }];

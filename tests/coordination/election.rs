@@ -2,9 +2,9 @@ use std::time::Duration;
 
 use herdsman::coordination::election::Election;
 use herdsman::coordination::{Candidacy, Failure, Leadership, MultiFailure, Op, Refusal, Session, State};
+use herdsman::faults::line::{Line, MULTI};
 
 use super::session::through;
-use crate::support::line::{Line, MULTI};
 use crate::support::{children, connect, fresh_config, node, until, zookeeper};
 
 async fn root(session: &Session) {
@@ -74,7 +74,7 @@ async fn hazard_24_a_candidacy_whose_reply_was_lost_leaves_one_znode_and_wins() 
     let config = fresh_config();
     let observer = connect(&config).await;
     root(&observer).await;
-    let line = Line::to(zookeeper()).await;
+    let line = Line::to(zookeeper()).await.expect("a port");
     let session = connect(&through(&line, &config)).await;
     line.cut_reply_to(MULTI);
     let candidacy = enter(&session, "0badcafe").await;
@@ -86,7 +86,7 @@ async fn hazard_24_a_candidacy_whose_reply_was_lost_leaves_one_znode_and_wins() 
 #[tokio::test(flavor = "multi_thread")]
 async fn hazard_23_a_write_of_a_leader_that_lagged_past_its_session_is_refused() {
     let config = fresh_config();
-    let line = Line::to(zookeeper()).await;
+    let line = Line::to(zookeeper()).await.expect("a port");
     let (old, new) = (connect(&through(&line, &config)).await, connect(&config).await);
     root(&new).await;
     let stale = win(enter(&old, "a").await).await;
@@ -109,7 +109,7 @@ async fn hazard_17_a_short_disconnect_does_not_end_a_leadership() {
     let config = fresh_config();
     let observer = connect(&config).await;
     root(&observer).await;
-    let line = Line::to(zookeeper()).await;
+    let line = Line::to(zookeeper()).await.expect("a port");
     let session = connect(&through(&line, &config)).await;
     let leadership = win(enter(&session, "a").await).await;
     let lost = tokio::spawn(leadership.lost());
@@ -128,7 +128,7 @@ async fn resigning_deletes_the_znode_also_when_the_reply_is_lost() {
     let config = fresh_config();
     let observer = connect(&config).await;
     root(&observer).await;
-    let line = Line::to(zookeeper()).await;
+    let line = Line::to(zookeeper()).await.expect("a port");
     let session = connect(&through(&line, &config)).await;
     let leadership = win(enter(&session, "a").await).await;
     node(&observer, leadership.path()).await;

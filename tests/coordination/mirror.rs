@@ -1,9 +1,9 @@
 use std::collections::BTreeMap;
 
 use herdsman::coordination::{Change, Mirror, Op, Scope, Session, State};
+use herdsman::faults::line::Line;
 
 use super::session::through;
-use crate::support::line::Line;
 use crate::support::{LIMIT, connect, fresh_config, zookeeper};
 
 const SCOPE: Scope = Scope { levels: 2, read_created: |_| true, read_changed: |_| true };
@@ -77,7 +77,7 @@ async fn hazard_1_a_mirror_survives_reconnects_and_makes_up_for_what_it_missed()
     let other = connect(&config).await;
     create(&other, "/root", "").await;
     create(&other, "/root/old", "1").await;
-    let line = Line::to(zookeeper()).await;
+    let line = Line::to(zookeeper()).await.expect("a port");
     let session = connect(&through(&line, &config)).await;
     let mut mirror = Mirror::start(session.clone(), "/root", SCOPE);
     let mut shadow = Shadow::default();

@@ -3,8 +3,8 @@ use std::time::{Duration, Instant};
 use herdsman::coordination::op::REQUEST_BYTES_MAX;
 use herdsman::coordination::watch::Event;
 use herdsman::coordination::{ConnectError, Failure, Op, Refusal, Registration, Session, State};
+use herdsman::faults::line::{Line, MULTI};
 
-use crate::support::line::{Line, MULTI};
 use crate::support::{LIMIT, TIMEOUT, children, config_at, connect, fresh_config, node, until, zookeeper};
 
 fn create(path: &str) -> Op {
@@ -65,7 +65,7 @@ async fn hazard_11_an_oversized_request_is_refused_and_the_connection_survives()
 async fn hazard_10_a_call_made_while_disconnected_waits_and_is_made_once() {
     let config = fresh_config();
     let observer = connect(&config).await;
-    let line = Line::to(zookeeper()).await;
+    let line = Line::to(zookeeper()).await.expect("a port");
     let session = connect(&through(&line, &config)).await;
     line.cut();
     let mut status = session.status();
@@ -84,7 +84,7 @@ async fn hazard_10_a_call_made_while_disconnected_waits_and_is_made_once() {
 async fn hazard_16_the_lease_ends_before_anybody_else_sees_the_ephemeral_go() {
     let config = fresh_config();
     let observer = connect(&config).await;
-    let line = Line::to(zookeeper()).await;
+    let line = Line::to(zookeeper()).await.expect("a port");
     let session = connect(&through(&line, &config)).await;
     session.write(ephemeral("/e")).await.expect("created");
     line.drop_requests();
@@ -104,7 +104,7 @@ async fn hazard_16_an_idle_session_keeps_its_lease_by_probing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hazard_2_a_reconnect_too_fast_to_be_seen_as_a_state_counts_as_a_change() {
-    let line = Line::to(zookeeper()).await;
+    let line = Line::to(zookeeper()).await.expect("a port");
     let session = connect(&through(&line, &fresh_config())).await;
     let before = session.status().borrow().epoch;
     line.interrupt();
@@ -114,7 +114,7 @@ async fn hazard_2_a_reconnect_too_fast_to_be_seen_as_a_state_counts_as_a_change(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hazard_20_a_session_is_back_soon_after_an_outage_of_most_of_its_timeout() {
-    let line = Line::to(zookeeper()).await;
+    let line = Line::to(zookeeper()).await.expect("a port");
     let mut config = through(&line, &fresh_config());
     config.session_timeout = Duration::from_secs(10);
     let session = connect(&config).await;
@@ -142,7 +142,7 @@ async fn hazard_8_an_ephemeral_whose_reply_was_lost_is_found_again_and_not_creat
     let config = fresh_config();
     let observer = connect(&config).await;
     observer.write(create("/members")).await.expect("created");
-    let line = Line::to(zookeeper()).await;
+    let line = Line::to(zookeeper()).await.expect("a port");
     let session = connect(&through(&line, &config)).await;
     line.cut_reply_to(MULTI);
     let member = Registration::enter(&session, "/members", "m", "0badcafe", b"{}").await.expect("registered");

@@ -3,11 +3,11 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use herdsman::coordination::SessionConfig;
+use herdsman::faults::line::{Line, MULTI};
 use herdsman::records::DATA_BYTES_MAX;
 use herdsman::roles::client::{Client, ClientError, FinishedStatus, JobSpec, open};
 
 use crate::support::herd::{master, worker};
-use crate::support::line::{Line, MULTI};
 use crate::support::{children, config_at, connect, fresh_config, until, zookeeper};
 
 fn through(line: &Line, config: &SessionConfig) -> SessionConfig {
@@ -30,7 +30,7 @@ async fn herd(config: &SessionConfig) -> impl Sized {
 async fn submissions_whose_replies_are_lost_are_made_once_each() {
     let config = fresh_config();
     let _herd = herd(&config).await;
-    let line = Line::to(zookeeper()).await;
+    let line = Line::to(zookeeper()).await.expect("a port");
     line.cut_reply_to(MULTI); // the open itself
     let (job, mut results) =
         open(&through(&line, &config), JobSpec::new("echo"), &mut rand::rng()).await.expect("opened");
@@ -53,7 +53,7 @@ async fn submissions_whose_replies_are_lost_are_made_once_each() {
 async fn a_submitter_whose_session_ends_rejoins_and_loses_nothing() {
     let config = fresh_config();
     let _herd = herd(&config).await;
-    let line = Line::to(zookeeper()).await;
+    let line = Line::to(zookeeper()).await.expect("a port");
     let (job, mut results) =
         open(&through(&line, &config), JobSpec::new("echo"), &mut rand::rng()).await.expect("opened");
     let first = join_all((0..50).map(|n| job.submit(format!("a{n}").into_bytes()))).await;
@@ -162,7 +162,7 @@ async fn waiting_survives_the_end_of_its_session() {
     let id = job.id().clone();
     drop(job);
     results.leave().await.expect("left");
-    let line = Line::to(zookeeper()).await;
+    let line = Line::to(zookeeper()).await.expect("a port");
     let mut client = Client::connect(&through(&line, &config)).await.expect("connected");
     let waiting = tokio::spawn(async move { client.wait(&id, |_| {}).await });
     line.cut();

@@ -1,12 +1,12 @@
 use std::time::Duration;
 
 use herdsman::coordination::{Op, Session, SessionConfig};
+use herdsman::faults::line::Line;
 use herdsman::records::{MasterRecord, Policy, WorkerRecord};
 use herdsman::roles::client::{JobSpec, Results, open};
 use serde_json::json;
 
 use crate::support::herd::{master, master_with_retention, worker};
-use crate::support::line::Line;
 use crate::support::{children, config_at, connect, eventually, fresh_config, node, until, zookeeper};
 
 fn through(line: &Line, config: &SessionConfig) -> SessionConfig {
@@ -81,7 +81,7 @@ async fn a_leader_that_resigns_is_followed_by_its_backup_and_running_tasks_run_o
 async fn a_leader_that_is_cut_off_is_replaced_and_comes_back_as_a_backup() {
     let config = fresh_config();
     let session = connect(&config).await;
-    let line = Line::to(zookeeper()).await;
+    let line = Line::to(zookeeper()).await.expect("a port");
     let _first = master(&through(&line, &config), "first");
     until("the first leads", async || leader(&session).await.as_deref() == Some("first")).await;
     let _second = master(&config, "second");
@@ -116,7 +116,7 @@ async fn the_tasks_of_a_worker_that_is_lost_are_done_by_another_as_second_attemp
     let config = fresh_config();
     let session = connect(&config).await;
     let _m = master(&config, "m");
-    let line = Line::to(zookeeper()).await;
+    let line = Line::to(zookeeper()).await.expect("a port");
     let _lost = worker(&through(&line, &config), "lost");
     until("it is registered", async || children(&session, "/workers").await.len() == 1).await;
     let results = submit(&config, "sleep", "0.3", 4).await;

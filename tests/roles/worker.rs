@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use herdsman::coordination::{Op, Session, SessionConfig};
+use herdsman::faults::line::{Line, MULTI};
 use herdsman::handlers::{Handler, Handlers, Task, TaskError};
 use herdsman::records::{JobRecord, Outcome, OutcomeStatus, Policy, TaskState, WorkerRecord};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use crate::support::herd::{self, Member};
-use crate::support::line::{Line, MULTI};
 use crate::support::{LIMIT, children, config_at, connect, eventually, fresh_config, node, until, zookeeper};
 
 /// What a test does to a worker from outside.
@@ -316,7 +316,7 @@ async fn hazard_16_a_worker_that_is_cut_off_stops_its_tasks_before_anybody_sees_
     let config = fresh_config();
     let (bench, probe) = (Bench::new(&config).await, Probe::default());
     bench.job(&kind("probe"), &[""]).await;
-    let line = Line::to(zookeeper()).await;
+    let line = Line::to(zookeeper()).await.expect("a port");
     let text = config.zookeeper.to_string();
     let through = config_at(&line.address(), &text[text.find('/').expect("a chroot")..]);
     let _member = worker_with(&through, &probe, 1, Duration::ZERO);
@@ -340,7 +340,7 @@ async fn a_worker_that_is_back_before_its_session_ends_begins_its_tasks_again() 
     let config = fresh_config();
     let (bench, probe) = (Bench::new(&config).await, Probe::default());
     bench.job(&kind("probe"), &[""]).await;
-    let line = Line::to(zookeeper()).await;
+    let line = Line::to(zookeeper()).await.expect("a port");
     let text = config.zookeeper.to_string();
     let mut through = config_at(&line.address(), &text[text.find('/').expect("a chroot")..]);
     through.session_timeout = Duration::from_secs(6);
@@ -362,7 +362,7 @@ async fn a_completion_whose_reply_was_lost_is_committed_once() {
     let config = fresh_config();
     let bench = Bench::new(&config).await;
     bench.job(&kind("sleep"), &["0.3"]).await;
-    let line = Line::to(zookeeper()).await;
+    let line = Line::to(zookeeper()).await.expect("a port");
     let text = config.zookeeper.to_string();
     let _member = herd::worker(&config_at(&line.address(), &text[text.find('/').expect("a chroot")..]), "w");
     let worker = bench.worker().await;

@@ -3,7 +3,6 @@
 #![allow(dead_code)] // each test program uses a part
 
 pub mod herd;
-pub mod line;
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};

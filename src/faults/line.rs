@@ -1,8 +1,8 @@
-//! A line between a process and ZooKeeper that can be cut, muted, or cut between a request and its reply.
+//! A line between a process and ZooKeeper that can be cut, muted, slowed down, or cut between a request and its reply.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -14,12 +14,14 @@ use tokio::sync::watch;
 pub const MULTI: i32 = 14;
 
 /// A TCP proxy on loopback.
+#[derive(Debug)]
 pub struct Line {
     address: SocketAddr,
     state: Arc<State>,
     cuts: watch::Sender<usize>,
 }
 
+#[derive(Debug)]
 struct State {
     is_cut: AtomicBool,
     drop_requests: AtomicBool,
@@ -27,14 +29,18 @@ struct State {
     /// The operation whose reply is not to arrive; 0 for none.
     cut_reply_to: AtomicI32,
     replies_cut: AtomicUsize,
+    /// How long every chunk is held back, in milliseconds.
+    delay_ms: AtomicU64,
     cuts: watch::Receiver<usize>,
 }
 
 impl Line {
-    /// A line to `server`.
-    pub async fn to(server: &str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let address = listener.local_addr().expect("bound");
+    /// A line to `server`, an address.
+    ///
+    /// Errors: where no loopback port can be had.
+    pub async fn to(server: &str) -> std::io::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
         let (cuts, receiver) = watch::channel(0);
         let state = Arc::new(State {
             is_cut: AtomicBool::new(false),
@@ -42,10 +48,11 @@ impl Line {
             drop_replies: AtomicBool::new(false),
             cut_reply_to: AtomicI32::new(0),
             replies_cut: AtomicUsize::new(0),
+            delay_ms: AtomicU64::new(0),
             cuts: receiver,
         });
         tokio::spawn(accept(listener, server.to_owned(), state.clone()));
-        Line { address, state, cuts }
+        Ok(Line { address, state, cuts })
     }
 
     /// What to connect to.
@@ -64,8 +71,14 @@ impl Line {
         self.cuts.send_modify(|cuts| *cuts += 1);
     }
 
-    /// Lets bytes pass again.
+    /// Holds every chunk back for so long, in both directions.
+    pub fn delay(&self, delay: Duration) {
+        self.state.delay_ms.store(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
+    }
+
+    /// Lets bytes pass again, at once.
     pub fn mend(&self) {
+        self.delay(Duration::ZERO);
         self.state.is_cut.store(false, Ordering::SeqCst);
         self.state.drop_requests.store(false, Ordering::SeqCst);
         self.state.drop_replies.store(false, Ordering::SeqCst);
@@ -90,6 +103,15 @@ impl Line {
     /// How many replies were cut off so.
     pub fn replies_cut(&self) -> usize {
         self.state.replies_cut.load(Ordering::SeqCst)
+    }
+}
+
+impl State {
+    async fn hold_back(&self) {
+        let delay = self.delay_ms.load(Ordering::SeqCst);
+        if delay > 0 {
+            tokio::time::sleep(Duration::from_millis(delay)).await;
+        }
     }
 }
 
@@ -128,6 +150,7 @@ async fn requests(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: Arc<St
             muted.store(true, Ordering::SeqCst);
             state.cut_reply_to.store(0, Ordering::SeqCst);
         }
+        state.hold_back().await;
         if to.write_all(&buffer[..read]).await.is_err() {
             return;
         }
@@ -145,6 +168,7 @@ async fn replies(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: Arc<Sta
         if muted.load(Ordering::SeqCst) || state.drop_replies.load(Ordering::SeqCst) {
             continue;
         }
+        state.hold_back().await;
         if to.write_all(&buffer[..read]).await.is_err() {
             return;
         }

@@ -1,0 +1,50 @@
+//! `line`: a TCP proxy on loopback between a process and ZooKeeper, steered through standard input.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use herdsman::cli::{self, Exit};
+use herdsman::faults::line::{Line, MULTI};
+
+const COMMANDS: &str = "Commands, a line each on standard input; its end ends the proxy:
+  cut            end every connection, and each new one
+  mend           let everything pass again
+  drop-requests  lose what goes to the server; connections stay open
+  drop-replies   lose what comes from the server; connections stay open
+  cut-reply      let the next write reach the server, and end the connection before its reply
+  delay MS       hold everything back for so long";
+
+/// A line to ZooKeeper that can be cut. Prints the address to connect to.
+#[derive(Debug, Parser)]
+#[command(version, after_help = COMMANDS)]
+struct Args {
+    /// The server
+    #[arg(long, value_name = "HOST:PORT")]
+    to: String,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    cli::run(async {
+        let line = match Line::to(&args.to).await {
+            Ok(line) => line,
+            Err(error) => return cli::complain(&format!("no loopback port to be had: {error}"), None, Exit::Failed),
+        };
+        println!("{}", line.address());
+        for command in std::io::stdin().lines().map_while(Result::ok) {
+            match command.split_whitespace().collect::<Vec<_>>()[..] {
+                ["cut"] => line.cut(),
+                ["mend"] => line.mend(),
+                ["drop-requests"] => line.drop_requests(),
+                ["drop-replies"] => line.drop_replies(),
+                ["cut-reply"] => line.cut_reply_to(MULTI),
+                ["delay", ms] if ms.parse::<u64>().is_ok() => {
+                    line.delay(Duration::from_millis(ms.parse().unwrap_or_default()));
+                }
+                _ => return cli::complain(&format!("no command: '{command}'"), Some(COMMANDS), Exit::Usage),
+            }
+        }
+        Exit::Done
+    })
+}
