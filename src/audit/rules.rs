@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use super::log::{History, Record};
 use super::replay::{Effect, Tree};
 use super::txn::{Body, NO_NODE, Op};
-use super::verdict::{Figures, Leader, Verdict, Violation};
+use super::verdict::{Figures, Leader, Span, SpanEnd, Verdict, Violation};
 use crate::coordination::paths;
 use crate::records::tree::{BelowTasks, DATA, MASTER, TASKS, WORKERS, below_tasks};
 use crate::records::{Assignment, JobId, Outcome, OutcomeStatus, TaskId, TaskState, WorkerRecord};
@@ -33,6 +33,10 @@ pub struct Rules {
     lists: BTreeMap<String, BTreeSet<Assignment>>,
     holders: HashMap<Assignment, BTreeSet<String>>,
     leaders: Vec<Leader>,
+    /// When each entry of a live list came.
+    assigned_ms: HashMap<(String, Assignment), i64>,
+    spans: Vec<Span>,
+    fenced_ms: Vec<i64>,
     /// Candidates that have led, and the sessions that own or owned them.
     led: HashMap<i64, String>,
 }
@@ -59,6 +63,9 @@ impl Rules {
             lists: BTreeMap::new(),
             holders: HashMap::new(),
             leaders: Vec::new(),
+            assigned_ms: HashMap::new(),
+            spans: Vec::new(),
+            fenced_ms: Vec::new(),
             led: HashMap::new(),
         }
     }
@@ -72,7 +79,10 @@ impl Rules {
             Body::RefusedMulti { at, code, before } => {
                 self.figures.refused += 1;
                 // The guard comes first, and fails where its znode is gone.
-                self.figures.fenced += usize::from(*at == 0 && *code == NO_NODE && before.is_empty());
+                if *at == 0 && *code == NO_NODE && before.is_empty() {
+                    self.figures.fenced += 1;
+                    self.fenced_ms.push(record.txn.time_ms);
+                }
             }
             Body::CloseSession(_) | Body::Op(_) | Body::Multi(_) | Body::Other(_) => {}
         }
@@ -193,7 +203,10 @@ impl Rules {
             self.broken("one-leader", format!("{name} registered with assignments of its own"), record);
         }
         let before = self.lists.remove(name).unwrap_or_default();
+        let now = record.txn.time_ms;
+        let end = if matches!(effect, Effect::Deleted(..)) { SpanEnd::Lost } else { SpanEnd::Withdrawn };
         for over in before.difference(&list) {
+            self.end_span(name, over, now, end);
             if let Some(holders) = self.holders.get_mut(over) {
                 holders.remove(name);
                 if holders.is_empty() {
@@ -204,10 +217,18 @@ impl Rules {
         for new in list.difference(&before) {
             self.figures.assignments += 1;
             self.holders.entry(new.clone()).or_default().insert(name.to_owned());
+            self.assigned_ms.insert((name.to_owned(), new.clone()), now);
         }
         if !matches!(effect, Effect::Deleted(..)) {
             self.lists.insert(name.to_owned(), list);
         }
+    }
+
+    fn end_span(&mut self, worker: &str, assignment: &Assignment, to_ms: i64, end: SpanEnd) {
+        let key = (worker.to_owned(), assignment.clone());
+        let Some(from_ms) = self.assigned_ms.remove(&key) else { return };
+        let (worker, task) = (key.0, assignment.task.to_string());
+        self.spans.push(Span { worker, task, from_ms, to_ms, end });
     }
 
     fn job_changed(&mut self, job: &JobId, effect: &Effect, record: &Record) {
@@ -239,7 +260,16 @@ impl Rules {
                 let now = self.tree.get(path).map(|node| state(&node.data)).unwrap_or_default();
                 self.figures.lost_attempts += usize::from(now.attempt > state(before).attempt);
             }
-            Effect::Deleted(..) => drop(step.tasks_deleted.insert(task.clone())),
+            Effect::Deleted(_, node) => {
+                step.tasks_deleted.insert(task.clone());
+                let assignment = Assignment { task: task.clone(), version: node.version };
+                let holders = self.holders.get(&assignment).cloned().unwrap_or_default();
+                for worker in holders {
+                    let owner = self.tree.get(&paths::join(WORKERS, &worker)).map(|node| node.owner);
+                    let end = if owner == Some(record.txn.session) { SpanEnd::Committed } else { SpanEnd::Withdrawn };
+                    self.end_span(&worker, &assignment, record.txn.time_ms, end);
+                }
+            }
         }
     }
 
@@ -321,6 +351,10 @@ impl Rules {
             let leader = &mut self.leaders[at];
             leader.takeover_ms = leader.first_write_ms.zip(before).map(|(write, end)| write - end);
         }
+        let last_ms = history.records.last().map_or(0, |record| record.txn.time_ms);
+        for (worker, assignment) in self.assigned_ms.keys().cloned().collect::<Vec<_>>() {
+            self.end_span(&worker, &assignment, last_ms, SpanEnd::Open);
+        }
         self.figures.uncommitted = history.uncommitted;
         self.figures.torn = history.torn;
         let verdict = match (self.violations.is_empty(), history.gaps.is_empty()) {
@@ -334,6 +368,8 @@ impl Rules {
             doubts: history.gaps.clone(),
             figures: self.figures,
             leaders: self.leaders,
+            spans: self.spans,
+            fenced_ms: self.fenced_ms,
         }
     }
 }

@@ -32,6 +32,12 @@ pub struct Verdict {
     pub figures: Figures,
     /// Who led when, and how long each change took.
     pub leaders: Vec<Leader>,
+    /// Every assignment, in the order of their ends.
+    #[serde(skip)]
+    pub spans: Vec<Span>,
+    /// When a guard refused somebody who had lost its place, in milliseconds since 1970.
+    #[serde(skip)]
+    pub fenced_ms: Vec<i64>,
 }
 
 /// A leader's time.
@@ -49,6 +55,34 @@ pub struct Leader {
     pub takeover_ms: Option<i64>,
     /// How many transactions it assigned by.
     pub writes: usize,
+}
+
+/// A task in a worker's list, from its assignment to its end there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Span {
+    /// The worker's znode's name.
+    pub worker: String,
+    /// The task.
+    pub task: String,
+    /// When it was assigned, in milliseconds since 1970.
+    pub from_ms: i64,
+    /// When it ended there.
+    pub to_ms: i64,
+    /// How.
+    pub end: SpanEnd,
+}
+
+/// How an assignment ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SpanEnd {
+    /// Its outcome was committed.
+    Committed,
+    /// The leader gave the task to somebody else, or it was cancelled, or its attempt ended without an outcome.
+    Withdrawn,
+    /// The worker's session ended.
+    Lost,
+    /// It had not ended when the log did.
+    Open,
 }
 
 /// What was counted.

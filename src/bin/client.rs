@@ -162,6 +162,12 @@ fn main() -> ExitCode {
 /// The commands that need no job of their own.
 async fn look(connect: &ConnectArgs, command: Command) -> Result<Exit, ClientError> {
     let mut client = Client::connect(&connect.session(false)).await?;
+    let exit = look_with(&mut client, command).await;
+    client.close().await;
+    exit
+}
+
+async fn look_with(client: &mut Client, command: Command) -> Result<Exit, ClientError> {
     let exit = match command {
         Command::Submit(_) | Command::Audit { .. } => unreachable!("handled by the caller"),
         Command::Wait { job, output } => {
@@ -209,7 +215,6 @@ async fn look(connect: &ConnectArgs, command: Command) -> Result<Exit, ClientErr
             Exit::Done
         }
     };
-    client.close().await;
     Ok(exit)
 }
 

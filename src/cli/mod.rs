@@ -6,6 +6,7 @@
 pub mod report;
 
 use std::fmt;
+use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -136,11 +137,18 @@ pub fn exit_on_panic() {
     }));
 }
 
-/// Runs a program on the one runtime of its process.
+/// Runs a program on the one runtime of its process, and ends the process.
+///
+/// The runtime is not taken down first: its tasks would be dropped one by one, and one that still watches a session
+/// whose task is gone already would panic. What had to be closed was closed by the program.
 pub fn run(program: impl Future<Output = Exit>) -> ExitCode {
     exit_on_panic();
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(program).into(),
+        Ok(runtime) => {
+            let exit = runtime.block_on(program);
+            let _ = std::io::stdout().flush();
+            std::process::exit(exit as i32)
+        }
         Err(error) => complain(&format!("cannot start: {error}"), None, Exit::Failed).into(),
     }
 }

@@ -1,0 +1,251 @@
+//! Chaos: a whole herd under a schedule of faults, and two verdicts. *Safe*: at every zxid of ZooKeeper's own log every
+//! rule was kept. *Live*: once healed, everything that was submitted is done, without a stall longer than the session
+//! timeout and 5 s.
+//!
+//! The supervisor (here), the faulty lines ([`line`](super::line)), the schedule ([`schedule`](super::schedule)) and the
+//! judge ([`audit`](crate::audit)) are separate parts. After FoundationDB's and TigerBeetle's simulators, but with real
+//! processes and a real ZooKeeper, so that only the schedule is repeated by a seed, and not what comes of it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+
+use super::herd::{Process, Servers};
+use super::schedule::{Fault, Injection, Target, draw};
+use crate::audit::{SpanEnd, Verdict, audit};
+use crate::coordination::{ConnectString, SessionConfig};
+use crate::roles::client::{Client, view};
+use crate::shutdown::Shutdown;
+
+const MASTERS: usize = 3;
+const WORKERS: usize = 4;
+const CLIENTS: usize = 3;
+const SERVERS: usize = 3;
+/// How long everything may take to end after healing.
+const END_WITHIN: Duration = Duration::from_secs(120);
+/// How much longer than the session timeout nothing may be committed after healing.
+const STALL: Duration = Duration::from_secs(5);
+
+/// What to run.
+#[derive(Debug, Clone)]
+pub struct Chaos {
+    /// Where the schedule comes from.
+    pub seed: u64,
+    /// How long faults are injected.
+    pub run: Duration,
+    /// T of every process.
+    pub timeout: Duration,
+    /// Where the programs are.
+    pub bin: PathBuf,
+    /// Where `scenarios/zookeeper` and `scenarios/witness` are.
+    pub scenarios: PathBuf,
+    /// Where logs and ZooKeeper's data go.
+    pub work: PathBuf,
+    /// Whether they are kept.
+    pub keep: bool,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The auditor's judgement.
+    pub verdict: Verdict,
+    /// How many faults of each kind were injected.
+    pub faults: BTreeMap<String, usize>,
+    /// How often a task was begun, by the second witness.
+    pub executions: usize,
+    /// Whether everything ended in time, nothing was left, and there was no stall.
+    pub live: Result<(), String>,
+    /// The longest time after healing without a commit.
+    pub longest_stall: Duration,
+    /// How long everything took to end after healing.
+    pub ended_after: Duration,
+}
+
+impl Outcome {
+    /// Whether both verdicts are good.
+    pub fn passed(&self) -> bool {
+        self.verdict.verdict == "valid" && self.live.is_ok()
+    }
+}
+
+/// Runs it; `None` where the shutdown was asked for.
+///
+/// Errors: where processes or servers cannot be started.
+pub async fn run(chaos: &Chaos, shutdown: &Shutdown) -> anyhow::Result<Option<Outcome>> {
+    let schedule = draw(chaos.seed, chaos.run, chaos.timeout, MASTERS + WORKERS + CLIENTS, SERVERS);
+    let servers = Servers::start(&chaos.scenarios, &chaos.work.join("zookeeper"), SERVERS).await?;
+    let outcome = tokio::select! {
+        outcome = run_on(chaos, &schedule, &servers) => outcome.map(Some),
+        () = shutdown.requested() => Ok(None),
+    };
+    servers.stop(chaos.keep).await?;
+    outcome
+}
+
+async fn run_on(chaos: &Chaos, schedule: &[Injection], servers: &Servers) -> anyhow::Result<Outcome> {
+    let mut herd = herd(chaos, servers).await?;
+    let mut faults = BTreeMap::new();
+    let began = Instant::now();
+    let mut steps: Vec<(Duration, bool, &Injection)> = schedule
+        .iter()
+        .flat_map(|injection| [(injection.at, true, injection), (injection.at + injection.lasts, false, injection)])
+        .collect();
+    steps.sort_by_key(|(at, ..)| *at);
+    for (at, begins, injection) in steps {
+        while began.elapsed() < at {
+            ensure(&mut herd, chaos.timeout)?;
+            tokio::time::sleep((at - began.elapsed().min(at)).min(Duration::from_millis(50))).await;
+        }
+        match (injection.target, begins) {
+            (Target::Server(number), true) => servers.kill(number).await?,
+            (Target::Server(number), false) => servers.revive(number).await?,
+            (Target::Process(index), true) => herd[index].inject(injection.fault),
+            (Target::Process(index), false) => herd[index].heal(injection.fault),
+        }
+        if begins {
+            *faults.entry(injection.fault.to_string()).or_default() += 1;
+        }
+    }
+    // Everything has healed.
+    ensure(&mut herd, chaos.timeout)?;
+    let (healed, healed_ms) = (Instant::now(), now_ms());
+    let ended = end(chaos, &mut herd, servers).await;
+    let ended_after = healed.elapsed();
+    let folders = servers.data_folders();
+    let folders: Vec<&Path> = folders.iter().map(PathBuf::as_path).collect();
+    let verdict = audit(&folders, "")?;
+    let longest_stall = longest_stall(&verdict, healed_ms);
+    let live = ended.and_then(|()| judge(&verdict, longest_stall, chaos.timeout));
+    let witness = std::fs::read_to_string(chaos.work.join("witness")).unwrap_or_default();
+    let executions = witness.lines().filter(|line| line.starts_with("begin")).count();
+    Ok(Outcome { verdict, faults, executions, live, longest_stall, ended_after })
+}
+
+async fn herd(chaos: &Chaos, servers: &Servers) -> anyhow::Result<Vec<Process>> {
+    let text = |args: &[&str]| args.iter().map(|arg| (*arg).to_owned()).collect::<Vec<_>>();
+    let mut herd = Vec::new();
+    let new = async |program: &str, name: &str, args: &[String]| {
+        Process::new(&chaos.bin, &chaos.work, program, name, args, &servers.addresses).await
+    };
+    for n in 1..=MASTERS {
+        let name = format!("m{n}");
+        herd.push(new("master", &name, &text(&["--name", &name])).await?);
+    }
+    for n in 1..=WORKERS {
+        let name = format!("w{n}");
+        herd.push(new("worker", &name, &text(&["--name", &name, "--allow", "exec", "--grace", "1s"])).await?);
+    }
+    let witness = chaos.scenarios.join("witness").display().to_string();
+    let file = chaos.work.join("witness").display().to_string();
+    for n in 1..=CLIENTS {
+        let name = format!("c{n}");
+        // Each start is a job of its own; short and long tasks, slow and fast submission.
+        let (seconds, rate) = [("0.05", "8"), ("0.3", "4"), ("0.7", "2")][(n - 1) % 3];
+        let job = format!("{name}-{{starts}}");
+        let args =
+            ["submit", "--job", &job, "--kind", "exec", "--count", "40", "--rate", rate, "--wait", "-o", "quiet"];
+        herd.push(new("client", &name, &text(&[&args[..], &["--", &witness, seconds, &file]].concat())).await?);
+    }
+    Ok(herd)
+}
+
+fn ensure(herd: &mut [Process], timeout: Duration) -> anyhow::Result<()> {
+    herd.iter_mut().try_for_each(|process| process.ensure(timeout))
+}
+
+/// Lets the clients finish, collects what killed ones left, and looks whether anything remains.
+async fn end(chaos: &Chaos, herd: &mut [Process], servers: &Servers) -> Result<(), String> {
+    let deadline = Instant::now() + END_WITHIN;
+    let left = || deadline.saturating_duration_since(Instant::now());
+    for client in herd.iter_mut().filter(|process| process.name.starts_with('c')) {
+        if !client.ended(left()).await {
+            return Err(format!("{} has not received its outcomes {END_WITHIN:?} after healing", client.name));
+        }
+    }
+    let collected = tokio::time::timeout(left(), collect(chaos, servers)).await;
+    match collected {
+        Err(_) => return Err(format!("something was still outstanding {END_WITHIN:?} after healing")),
+        Ok(Err(error)) => return Err(format!("collecting what was left: {error:#}")),
+        Ok(Ok(())) => {}
+    }
+    herd.iter_mut().for_each(Process::stop);
+    for process in herd.iter_mut() {
+        if !process.ended(Duration::from_secs(10)).await {
+            return Err(format!("{} does not stop", process.name));
+        }
+    }
+    Ok(())
+}
+
+/// Takes over every job in the tree, waits for it, collects its outcomes, closes it.
+async fn collect(chaos: &Chaos, servers: &Servers) -> anyhow::Result<()> {
+    let zookeeper: ConnectString = servers.addresses.join(",").parse().map_err(anyhow::Error::msg)?;
+    let config = SessionConfig { zookeeper, session_timeout: chaos.timeout, create_chroot: false };
+    let mut client = Client::connect(&config).await.context("connecting")?;
+    loop {
+        let herd = view::herd(client.session()).await?;
+        if herd.jobs.is_empty() {
+            client.close().await;
+            return Ok(());
+        }
+        for job in herd.jobs {
+            let id = job.id.parse().map_err(anyhow::Error::msg)?;
+            // Sealing it first, so that waiting has an end.
+            client.results(&id, false, true, |_| {}).await.with_context(|| format!("collecting {id}"))?;
+            match client.wait(&id, |_| {}).await {
+                Ok(_) => drop(client.results(&id, false, true, |_| {}).await),
+                Err(crate::roles::client::ClientError::NotFound(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+fn longest_stall(verdict: &Verdict, healed_ms: i64) -> Duration {
+    let committed = verdict.spans.iter().filter(|span| span.end == SpanEnd::Committed && span.to_ms > healed_ms);
+    let mut before = healed_ms;
+    let mut longest = 0;
+    for span in committed {
+        longest = longest.max(span.to_ms - before);
+        before = span.to_ms;
+    }
+    Duration::from_millis(longest.unsigned_abs())
+}
+
+fn judge(verdict: &Verdict, longest_stall: Duration, timeout: Duration) -> Result<(), String> {
+    let figures = &verdict.figures;
+    let ended = figures.done + figures.failed;
+    if figures.outstanding > 0 || ended != figures.submitted {
+        return Err(format!("{} tasks submitted, {ended} completed", figures.submitted));
+    }
+    if longest_stall > timeout + STALL {
+        return Err(format!("nothing was committed for {longest_stall:?} after healing"));
+    }
+    Ok(())
+}
+
+fn now_ms() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// The schedule as text, a line a fault.
+pub fn describe(seed: u64, run: Duration, timeout: Duration) -> String {
+    let names: Vec<String> = [('m', MASTERS), ('w', WORKERS), ('c', CLIENTS)]
+        .iter()
+        .flat_map(|(letter, count)| (1..=*count).map(move |n| format!("{letter}{n}")))
+        .collect();
+    let line = |injection: &Injection| {
+        let target = match injection.target {
+            Target::Process(index) => names[index].clone(),
+            Target::Server(number) => format!("server {number}"),
+        };
+        let Injection { at, lasts, fault, .. } = injection;
+        let fault: &Fault = fault;
+        format!("{:8.2} s  {fault} of {target} for {:.2} s\n", at.as_secs_f64(), lasts.as_secs_f64())
+    };
+    draw(seed, run, timeout, names.len(), SERVERS).iter().map(line).collect()
+}

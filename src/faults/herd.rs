@@ -1,0 +1,180 @@
+//! The processes of a chaos run: programs and ZooKeeper servers, started, hurt and healed by recorded pids.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::{Child, Command};
+
+use super::line::{Line, MULTI};
+use super::schedule::Fault;
+
+/// One program, with a line of its own to each ZooKeeper server.
+pub(super) struct Process {
+    pub(super) name: String,
+    program: PathBuf,
+    args: Vec<String>,
+    log: PathBuf,
+    lines: Vec<Line>,
+    child: Option<Child>,
+    /// Whether it is to run: a fault has not ended it, and the run has not either.
+    pub(super) wanted: bool,
+    /// How often it was started.
+    pub(super) starts: usize,
+}
+
+impl Process {
+    /// A program that reaches `servers` through lines that can be cut.
+    pub(super) async fn new(
+        bin: &Path,
+        work: &Path,
+        program: &str,
+        name: &str,
+        args: &[String],
+        servers: &[String],
+    ) -> anyhow::Result<Self> {
+        let mut lines = Vec::new();
+        for server in servers {
+            lines.push(Line::to(server).await.context("a loopback port for a line")?);
+        }
+        let addresses: Vec<String> = lines.iter().map(Line::address).collect();
+        let mut all_args = vec!["--zookeeper".to_owned(), addresses.join(",")];
+        all_args.extend_from_slice(args);
+        Ok(Process {
+            name: name.to_owned(),
+            program: bin.join(program),
+            args: all_args,
+            log: work.join(format!("{name}.log")),
+            lines,
+            child: None,
+            wanted: true,
+            starts: 0,
+        })
+    }
+
+    /// Starts it unless it runs or is not to. Its logs and output go to files.
+    pub(super) fn ensure(&mut self, timeout: Duration) -> anyhow::Result<()> {
+        if let Some(child) = &mut self.child
+            && child.try_wait()?.is_some()
+        {
+            self.child = None;
+        }
+        if self.child.is_some() || !self.wanted {
+            return Ok(());
+        }
+        let append = |path: &Path| File::options().create(true).append(true).open(path);
+        let child = Command::new(&self.program)
+            .args(self.args.iter().map(|arg| arg.replace("{starts}", &self.starts.to_string())))
+            .env("HERDSMAN_SESSION_TIMEOUT", humantime::format_duration(timeout).to_string())
+            .stdin(Stdio::null())
+            .stdout(append(&self.log.with_extension("out"))?)
+            .stderr(append(&self.log)?)
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("starting {}", self.program.display()))?;
+        self.child = Some(child);
+        self.starts += 1;
+        Ok(())
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = self.child.as_ref().and_then(Child::id).and_then(|id| Pid::from_raw(id.cast_signed()));
+        if let Some(pid) = pid {
+            let _ = kill_process(pid, signal); // it may have ended by itself
+        }
+    }
+
+    /// Hurts it.
+    pub(super) fn inject(&mut self, fault: Fault) {
+        match fault {
+            Fault::Term => {
+                self.wanted = false;
+                self.signal(Signal::TERM);
+            }
+            Fault::Kill => {
+                self.wanted = false;
+                self.signal(Signal::KILL);
+            }
+            Fault::Stop => self.signal(Signal::STOP),
+            Fault::Cut => self.lines.iter().for_each(Line::cut),
+            Fault::DropRequests => self.lines.iter().for_each(Line::drop_requests),
+            Fault::DropReplies => self.lines.iter().for_each(Line::drop_replies),
+            Fault::CutReply => self.lines.iter().for_each(|line| line.cut_reply_to(MULTI)),
+            Fault::Delay => self.lines.iter().for_each(|line| line.delay(Duration::from_millis(50))),
+            Fault::ServerKill => {}
+        }
+    }
+
+    /// Ends a fault.
+    pub(super) fn heal(&mut self, fault: Fault) {
+        match fault {
+            Fault::Term | Fault::Kill => self.wanted = true,
+            Fault::Stop => self.signal(Signal::CONT),
+            Fault::CutReply => self.lines.iter().for_each(|line| line.cut_reply_to(0)),
+            Fault::Delay => self.lines.iter().for_each(|line| line.delay(Duration::ZERO)),
+            Fault::Cut | Fault::DropRequests | Fault::DropReplies => self.lines.iter().for_each(Line::mend),
+            Fault::ServerKill => {}
+        }
+    }
+
+    /// Waits for its end, at most so long; whether it came.
+    pub(super) async fn ended(&mut self, limit: Duration) -> bool {
+        self.wanted = false;
+        match &mut self.child {
+            Some(child) => tokio::time::timeout(limit, child.wait()).await.is_ok(),
+            None => true,
+        }
+    }
+
+    /// Asks it to stop.
+    pub(super) fn stop(&mut self) {
+        self.wanted = false;
+        self.signal(Signal::TERM);
+    }
+}
+
+/// Three ZooKeeper servers, run by `scenarios/zookeeper`.
+pub(super) struct Servers {
+    script: PathBuf,
+    folder: PathBuf,
+    pub(super) addresses: Vec<String>,
+}
+
+impl Servers {
+    pub(super) async fn start(scenarios: &Path, folder: &Path, count: usize) -> anyhow::Result<Self> {
+        let mut servers =
+            Servers { script: scenarios.join("zookeeper"), folder: folder.to_owned(), addresses: Vec::new() };
+        let connect = servers.run(&["start", "--port", "any", "--servers", &count.to_string()]).await?;
+        servers.addresses = connect.trim().split(',').map(str::to_owned).collect();
+        Ok(servers)
+    }
+
+    async fn run(&self, args: &[&str]) -> anyhow::Result<String> {
+        let run = Command::new(&self.script).args(args).arg("--dir").arg(&self.folder).output().await?;
+        if !run.status.success() {
+            bail!("scenarios/zookeeper {}: {}", args.join(" "), String::from_utf8_lossy(&run.stderr));
+        }
+        Ok(String::from_utf8_lossy(&run.stdout).into_owned())
+    }
+
+    pub(super) async fn kill(&self, number: usize) -> anyhow::Result<()> {
+        self.run(&["kill", &number.to_string()]).await.map(drop)
+    }
+
+    pub(super) async fn revive(&self, number: usize) -> anyhow::Result<()> {
+        self.run(&["revive", &number.to_string()]).await.map(drop)
+    }
+
+    pub(super) async fn stop(&self, keep_data: bool) -> anyhow::Result<()> {
+        let args: &[&str] = if keep_data { &["stop", "--keep-data"] } else { &["stop"] };
+        self.run(args).await.map(drop)
+    }
+
+    /// The data folder of each server.
+    pub(super) fn data_folders(&self) -> Vec<PathBuf> {
+        (1..=self.addresses.len()).map(|number| self.folder.join(number.to_string()).join("data")).collect()
+    }
+}

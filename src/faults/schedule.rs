@@ -1,0 +1,151 @@
+//! Which faults hit whom, when and for how long: drawn from a seed, so that the same seed is the same schedule.
+//!
+//! A target that suffers is left alone until it has healed, and so are ZooKeeper's servers while one of them is down:
+//! a majority is up, most of the time. Now and then a second server goes, and everything waits.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+/// What happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// SIGTERM; the process is started again when the fault heals.
+    Term,
+    /// SIGKILL; likewise.
+    Kill,
+    /// SIGSTOP until the fault heals.
+    Stop,
+    /// The line to ZooKeeper is cut.
+    Cut,
+    /// What goes to ZooKeeper is lost; the connection stays.
+    DropRequests,
+    /// What comes from ZooKeeper is lost; the connection stays.
+    DropReplies,
+    /// The next write is applied, and the line ends before its reply.
+    CutReply,
+    /// Everything takes 50 ms longer, each way.
+    Delay,
+    /// A ZooKeeper server is killed, and started again when the fault heals.
+    ServerKill,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Fault::Term => "SIGTERM",
+            Fault::Kill => "SIGKILL",
+            Fault::Stop => "SIGSTOP/CONT",
+            Fault::Cut => "line cut",
+            Fault::DropRequests => "requests lost",
+            Fault::DropReplies => "replies lost",
+            Fault::CutReply => "cut before a reply",
+            Fault::Delay => "line delayed",
+            Fault::ServerKill => "server killed",
+        })
+    }
+}
+
+/// Whom a fault hits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Target {
+    /// A process of the herd, by its index.
+    Process(usize),
+    /// A ZooKeeper server, by its number from 1.
+    Server(usize),
+}
+
+/// One fault.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Injection {
+    /// From the beginning of the run.
+    pub at: Duration,
+    /// How long it lasts.
+    pub lasts: Duration,
+    /// Whom it hits.
+    pub target: Target,
+    /// What happens.
+    pub fault: Fault,
+}
+
+/// The most faults at the same time.
+const SUFFERING_MAX: usize = 4;
+
+/// Draws the faults of a run of length `run` for so many processes and servers. Every fault heals before the run ends.
+///
+/// `timeout` is the session timeout: faults last from a fraction of it to three times it.
+pub fn draw(seed: u64, run: Duration, timeout: Duration, processes: usize, servers: usize) -> Vec<Injection> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut healed: BTreeMap<Target, Duration> = BTreeMap::new();
+    let mut injections = Vec::new();
+    let mut at = Duration::from_secs(2);
+    while at < run {
+        let suffering = healed.values().filter(|until| **until > at).count();
+        let servers_down = healed.iter().filter(|(t, until)| matches!(t, Target::Server(_)) && **until > at).count();
+        let (fault, factor) = match rng.random_range(0..100) {
+            0..12 => (Fault::Term, 0.1..0.8),
+            12..32 => (Fault::Kill, 0.1..1.5),
+            32..50 => (Fault::Stop, 0.1..3.0),
+            50..60 => (Fault::Cut, 0.1..2.0),
+            60..66 => (Fault::DropRequests, 0.1..2.0),
+            66..72 => (Fault::DropReplies, 0.1..2.0),
+            72..84 => (Fault::CutReply, 0.1..0.3),
+            84..90 => (Fault::Delay, 0.5..2.0),
+            _ => (Fault::ServerKill, 0.3..1.5),
+        };
+        let target = match fault {
+            Fault::ServerKill => Target::Server(rng.random_range(1..=servers)),
+            _ => Target::Process(rng.random_range(0..processes)),
+        };
+        let lasts = timeout.mul_f64(rng.random_range(factor));
+        let again = rng.random_bool(0.1); // whether a second server may go
+        let is_well = healed.get(&target).is_none_or(|until| *until <= at);
+        let allowed = match target {
+            Target::Server(_) => servers_down == 0 || (servers_down == 1 && again),
+            Target::Process(_) => suffering < SUFFERING_MAX,
+        };
+        if is_well && allowed && at + lasts < run {
+            healed.insert(target, at + lasts);
+            injections.push(Injection { at, lasts, target, fault });
+        }
+        at += Duration::from_millis(rng.random_range(300..1800));
+    }
+    injections
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RUN: Duration = Duration::from_secs(1800);
+    const TIMEOUT: Duration = Duration::from_secs(4);
+
+    #[test]
+    fn a_seed_is_a_schedule() {
+        assert_eq!(draw(7, RUN, TIMEOUT, 10, 3), draw(7, RUN, TIMEOUT, 10, 3));
+        assert_ne!(draw(7, RUN, TIMEOUT, 10, 3), draw(8, RUN, TIMEOUT, 10, 3));
+    }
+
+    #[test]
+    fn half_an_hour_has_hundreds_of_faults_of_every_kind_that_all_heal() {
+        let injections = draw(1, RUN, TIMEOUT, 10, 3);
+        assert!(injections.len() >= 500, "{}", injections.len());
+        let mut kinds: Vec<Fault> = injections.iter().map(|i| i.fault).collect();
+        kinds.sort_unstable();
+        kinds.dedup();
+        assert_eq!(kinds.len(), 9);
+        assert!(injections.iter().all(|i| i.at + i.lasts < RUN));
+    }
+
+    #[test]
+    fn nobody_is_hit_again_before_it_has_healed() {
+        let mut healed: BTreeMap<Target, Duration> = BTreeMap::new();
+        for injection in draw(3, RUN, TIMEOUT, 10, 3) {
+            let until = healed.insert(injection.target, injection.at + injection.lasts);
+            assert!(until.is_none_or(|until| until <= injection.at), "{injection:?}");
+        }
+    }
+}
