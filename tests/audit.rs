@@ -204,6 +204,13 @@ async fn one_leader_a_worker_does_not_assign_to_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn ephemeral_a_worker_that_would_outlive_its_session_is_named() {
+    let (stage, _leader, _worker) = Stage::new("persistent").await;
+    stage.all(&[create("/workers/w-2", &list(""))]).await;
+    assert_eq!(stage.broken(), ["ephemeral"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn no_return_a_former_leader_does_not_write_after_its_successor() {
     let (stage, leader, _worker) = Stage::new("return").await;
     let next = stage.candidate().await;

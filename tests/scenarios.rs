@@ -43,6 +43,11 @@ fn scenario_leader_lags_in_a_long_garbage_collection() {
 }
 
 #[test]
+fn scenario_leader_deposed_while_it_lags() {
+    passes("leader-deposed");
+}
+
+#[test]
 fn scenario_worker_lags_past_its_session() {
     passes("worker-lags");
 }

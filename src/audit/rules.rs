@@ -6,6 +6,7 @@
 //! | `commit` | an outcome is set once, by a registered worker, in the transaction that deletes its task |
 //! | `one-leader` | assignments are written by the session that owns the lowest candidate, and by no other |
 //! | `no-return` | no assignment by a candidate after the first one of its successor |
+//! | `ephemeral` | a worker's znode, and so its assignments, ends with its session |
 //! | `one-holder` | no task is in the lists of two live workers at once, at the version it has |
 //! | `payload` | a payload comes and goes with its task, and nobody overwrites it |
 //! | `leftovers` | a job is closed with nothing left in it, and never opened again |
@@ -195,12 +196,16 @@ impl Rules {
     }
 
     fn worker_changed(&mut self, name: &str, effect: &Effect, record: &Record) {
-        let node = self.tree.get(path_of(effect));
+        let node = self.tree.get(path_of(effect)).cloned();
+        let outlives = matches!(effect, Effect::Created(_)) && node.as_ref().is_some_and(|node| node.owner == 0);
         let listed =
             node.and_then(|node| WorkerRecord::from_json(&node.data).ok()).map(|worker| worker.assignments().0);
         let list: BTreeSet<Assignment> = listed.unwrap_or_default().into_iter().collect();
         if matches!(effect, Effect::Created(_)) && !list.is_empty() {
             self.broken("one-leader", format!("{name} registered with assignments of its own"), record);
+        }
+        if outlives {
+            self.broken("ephemeral", format!("{name} would outlive its session"), record);
         }
         let before = self.lists.remove(name).unwrap_or_default();
         let now = record.txn.time_ms;

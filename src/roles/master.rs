@@ -66,6 +66,7 @@ impl Role for Master {
             busy: BTreeSet::new(),
             round_trip: Duration::from_millis(5),
             idle: Idle::default(),
+            swept: Instant::now(),
             complaints: HashMap::new(),
         };
         state.stand(self, shutdown).await
@@ -88,6 +89,7 @@ struct Standing {
     /// How long one multi takes from sending to answer, averaged.
     round_trip: Duration,
     idle: Idle,
+    swept: Instant,
     /// Malformed znodes that were complained of, so that each is named once.
     complaints: HashMap<String, String>,
 }
@@ -124,83 +126,77 @@ impl Standing {
         let mut status = self.session.status();
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut swept = Instant::now();
+        let mut spare_time = false;
         loop {
-            let mut step_down = false;
-            if let Place::Leader(leadership, _) = &place
-                && !self.refresh.pending
-                && self.session.lease().holds(Instant::now())
-            {
-                match self.act(&leadership.guard(), false).await {
-                    Ok(()) => {}
-                    Err(Setback::Doubt) => self.begin_refresh(),
-                    Err(Setback::Deposed) => step_down = true,
-                    Err(Setback::SessionOver(failure)) => return Err(failure),
+            let mut removed = match &place {
+                Place::Leader(leadership, _) => self.lead(&leadership.guard(), spare_time).await?,
+                Place::Candidate(_) => {
+                    self.ledger.forget_interrupted();
+                    false
                 }
-            }
-            tokio::select! {
-                () = shutdown.requested() => {
-                    match place {
-                        Place::Leader(leadership, _) => {
+            };
+            spare_time = false;
+            if !removed {
+                tokio::select! {
+                    () = shutdown.requested() => {
+                        if let Place::Leader(leadership, _) = place {
                             info!("resigning");
                             leadership.resign().await;
                         }
-                        Place::Candidate(_) => {}
+                        return Ok(());
                     }
-                    return Ok(());
-                }
-                () = self.session.over() => {
-                    return Err(Failure::SessionOver("expired or closed".to_owned()));
-                }
-                changes = self.tasks.next() => for change in changes.into_iter().flatten() {
-                    self.task_change(change);
-                },
-                changes = self.workers.next() => for change in changes.into_iter().flatten() {
-                    self.worker_change(change);
-                },
-                _ = status.changed() => if matches!(place, Place::Leader(..)) {
-                    self.begin_refresh(); // what was planned is thrown away
-                },
-                place_changed = follow(&mut place), if !step_down => match place_changed? {
-                    Some(Election::Won(leadership)) => {
-                        info!(znode = leadership.path(), "leading");
-                        self.begin_refresh();
-                        self.assigned = false;
-                        let lost = Box::pin(leadership.lost());
-                        place = Place::Leader(leadership, lost);
+                    () = self.session.over() => {
+                        return Err(Failure::SessionOver("expired or closed".to_owned()));
                     }
-                    Some(Election::Removed) | None => step_down = true,
-                },
-                _ = tick.tick() => if let Place::Leader(leadership, _) = &place
-                    && !self.refresh.pending
-                    && self.session.lease().holds(Instant::now())
-                {
-                    let guard = leadership.guard();
-                    let acted = match self.act(&guard, true).await {
-                        Ok(()) if swept.elapsed() >= SWEEP_EVERY => {
-                            swept = Instant::now();
-                            self.sweep(guard).await
+                    changes = self.tasks.next() => for change in changes.into_iter().flatten() {
+                        self.task_change(change);
+                    },
+                    changes = self.workers.next() => for change in changes.into_iter().flatten() {
+                        self.worker_change(change);
+                    },
+                    _ = status.changed() => if matches!(place, Place::Leader(..)) {
+                        self.begin_refresh(); // what was planned is thrown away
+                    },
+                    news = follow(&mut place) => match news? {
+                        Some(Election::Won(leadership)) => {
+                            info!(znode = leadership.path(), "leading");
+                            self.begin_refresh();
+                            self.assigned = false;
+                            let lost = Box::pin(leadership.lost());
+                            place = Place::Leader(leadership, lost);
                         }
-                        acted => acted,
-                    };
-                    match acted {
-                        Ok(()) => {}
-                        Err(Setback::Doubt) => self.begin_refresh(),
-                        Err(Setback::Deposed) => step_down = true,
-                        Err(Setback::SessionOver(failure)) => return Err(failure),
-                    }
-                },
+                        Some(Election::Removed) | None => removed = true,
+                    },
+                    _ = tick.tick() => spare_time = true,
+                }
             }
-            if !matches!(place, Place::Leader(..)) {
-                self.ledger.forget_interrupted();
-            }
-            if step_down {
+            if removed {
                 warn!("the znode of this candidacy is gone: stepping down and joining again");
                 if let Place::Leader(leadership, _) = place {
                     leadership.resign().await;
                 }
                 place = self.candidate(master).await?;
             }
+        }
+    }
+
+    /// What a leader does now; whether it learned that it does not lead.
+    async fn lead(&mut self, guard: &Op, spare_time: bool) -> Result<bool, Failure> {
+        if self.refresh.pending || !self.session.lease().holds(Instant::now()) {
+            return Ok(false);
+        }
+        let acted = match self.act(guard, spare_time).await {
+            Ok(()) if spare_time => self.sweep(guard).await,
+            acted => acted,
+        };
+        match acted {
+            Ok(()) => Ok(false),
+            Err(Setback::Doubt) => {
+                self.begin_refresh();
+                Ok(false)
+            }
+            Err(Setback::Deposed) => Ok(true),
+            Err(Setback::SessionOver(failure)) => Err(failure),
         }
     }
 
@@ -334,9 +330,15 @@ impl Standing {
         Ok(())
     }
 
-    async fn sweep(&mut self, guard: Op) -> Result<(), Setback> {
-        let Some(job) = self.idle.overdue(&self.ledger, self.retention, Instant::now()) else { return Ok(()) };
-        let swept = sweep(&self.session, guard, &job).await;
+    /// Looks for a job to sweep, once a second.
+    async fn sweep(&mut self, guard: &Op) -> Result<(), Setback> {
+        let now = Instant::now();
+        if now.saturating_duration_since(self.swept) < SWEEP_EVERY {
+            return Ok(());
+        }
+        self.swept = now;
+        let Some(job) = self.idle.overdue(&self.ledger, self.retention, now) else { return Ok(()) };
+        let swept = sweep(&self.session, guard.clone(), &job).await;
         self.idle.restart(&job, Instant::now());
         match swept.map_err(|error| (error.at, error.failure)) {
             Ok(()) => Ok(()),
