@@ -35,7 +35,13 @@ begun_at_least() { (($(begun "$1") >= $2)); }
 client() { "$bin/client" "$@" 2>>"$work/client.log"; }
 
 # signal NAME SIGNAL: to a recorded pid only.
-signal() { kill "-$2" "${pids[$1]}"; }
+signal() {
+    noted "$1" "SIG$2"
+    kill "-$2" "${pids[$1]}"
+}
+
+# noted WHOM WHAT: a fault, for the timeline of the report.
+noted() { printf '%s\t%s\t%s\n' $((${EPOCHREALTIME/[.,]/} / 1000)) "$1" "$2" >>"$work/faults"; }
 
 # ended NAME: waits for a process and sets exit_code.
 ended() {
@@ -149,10 +155,16 @@ line() {
     until_true "the line listens" test -s "$work/$1.address"
     line_to[$1]=$(cat "$work/$1.address")
 }
-steer() { echo "${*:2}" >&"${line_in[$1]}"; }
+steer() {
+    noted "$1" "${*:2}"
+    echo "${*:2}" >&"${line_in[$1]}"
+}
 
 # ZooKeeper's servers, by number.
-server() { "$here/zookeeper" "$1" "${2:-}" --dir "$work/zookeeper" 2>>"$work/zookeeper.log"; }
+server() {
+    [[ $1 == leader ]] || noted "server $2" "$1"
+    "$here/zookeeper" "$1" "${2:-}" --dir "$work/zookeeper" 2>>"$work/zookeeper.log"
+}
 
 # The tree of the design and nothing else: four roots, JSON, no job left.
 tree_is_clean() {

@@ -56,5 +56,6 @@ pub mod handlers;
 pub mod ledger;
 pub mod plan;
 pub mod records;
+pub mod report;
 pub mod roles;
 pub mod shutdown;

@@ -18,7 +18,7 @@ pub mod verdict;
 use std::path::Path;
 
 pub use log::LogError;
-pub use verdict::{Figures, Leader, Span, SpanEnd, Verdict, Violation};
+pub use verdict::{Figures, Leader, Life, Span, SpanEnd, Verdict, Violation};
 
 /// Reads all logs below the given folders (the data folder of each server of one ensemble) and judges the herd below
 /// `chroot` (`""` for none).

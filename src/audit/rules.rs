@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use super::log::{History, Record};
 use super::replay::{Effect, Tree};
 use super::txn::{Body, NO_NODE, Op};
-use super::verdict::{Figures, Leader, Span, SpanEnd, Verdict, Violation};
+use super::verdict::{Figures, Leader, Life, Span, SpanEnd, Verdict, Violation};
 use crate::coordination::paths;
 use crate::records::tree::{BelowTasks, DATA, MASTER, TASKS, WORKERS, below_tasks};
 use crate::records::{Assignment, JobId, Outcome, OutcomeStatus, TaskId, TaskState, WorkerRecord};
@@ -37,6 +37,8 @@ pub struct Rules {
     /// When each entry of a live list came.
     assigned_ms: HashMap<(String, Assignment), i64>,
     spans: Vec<Span>,
+    born_ms: HashMap<String, i64>,
+    lives: Vec<Life>,
     fenced_ms: Vec<i64>,
     /// Candidates that have led, and the sessions that own or owned them.
     led: HashMap<i64, String>,
@@ -66,6 +68,8 @@ impl Rules {
             leaders: Vec::new(),
             assigned_ms: HashMap::new(),
             spans: Vec::new(),
+            born_ms: HashMap::new(),
+            lives: Vec::new(),
             fenced_ms: Vec::new(),
             led: HashMap::new(),
         }
@@ -172,6 +176,13 @@ impl Rules {
 
     fn note(&mut self, effect: &Effect, step: &mut Step, record: &Record) {
         let path = path_of(effect);
+        if path.matches('/').count() == 2 && !path.starts_with(DATA) {
+            match effect {
+                Effect::Created(_) => drop(self.born_ms.insert(path.to_owned(), record.txn.time_ms)),
+                Effect::Deleted(..) => self.end_life(path, record.txn.time_ms),
+                Effect::Set(..) => {}
+            }
+        }
         if let Some(name) = path.strip_prefix(WORKERS).and_then(|p| p.strip_prefix('/')) {
             self.worker_changed(name, effect, record);
         } else if let Some(below) = path.strip_prefix(TASKS).and_then(|p| p.strip_prefix('/')) {
@@ -226,6 +237,12 @@ impl Rules {
         }
         if !matches!(effect, Effect::Deleted(..)) {
             self.lists.insert(name.to_owned(), list);
+        }
+    }
+
+    fn end_life(&mut self, path: &str, to_ms: i64) {
+        if let Some(from_ms) = self.born_ms.remove(path) {
+            self.lives.push(Life { path: path.to_owned(), from_ms, to_ms });
         }
     }
 
@@ -360,6 +377,9 @@ impl Rules {
         for (worker, assignment) in self.assigned_ms.keys().cloned().collect::<Vec<_>>() {
             self.end_span(&worker, &assignment, last_ms, SpanEnd::Open);
         }
+        for path in self.born_ms.keys().cloned().collect::<Vec<_>>() {
+            self.end_life(&path, last_ms);
+        }
         self.figures.uncommitted = history.uncommitted;
         self.figures.torn = history.torn;
         let verdict = match (self.violations.is_empty(), history.gaps.is_empty()) {
@@ -374,6 +394,7 @@ impl Rules {
             figures: self.figures,
             leaders: self.leaders,
             spans: self.spans,
+            lives: self.lives,
             fenced_ms: self.fenced_ms,
         }
     }

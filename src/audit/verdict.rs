@@ -35,6 +35,9 @@ pub struct Verdict {
     /// Every assignment, in the order of their ends.
     #[serde(skip)]
     pub spans: Vec<Span>,
+    /// Every candidate, worker and job, in the order of their ends.
+    #[serde(skip)]
+    pub lives: Vec<Life>,
     /// When a guard refused somebody who had lost its place, in milliseconds since 1970.
     #[serde(skip)]
     pub fenced_ms: Vec<i64>,
@@ -55,6 +58,17 @@ pub struct Leader {
     pub takeover_ms: Option<i64>,
     /// How many transactions it assigned by.
     pub writes: usize,
+}
+
+/// How long a candidate, a worker or a job was in the tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Life {
+    /// The znode, without the chroot.
+    pub path: String,
+    /// When it was created, in milliseconds since 1970.
+    pub from_ms: i64,
+    /// When it was deleted, or when the log ends.
+    pub to_ms: i64,
 }
 
 /// A task in a worker's list, from its assignment to its end there.
