@@ -40,6 +40,8 @@ pub struct Rules {
     born_ms: HashMap<String, i64>,
     lives: Vec<Life>,
     fenced_ms: Vec<i64>,
+    /// Sessions that are or were candidates or workers.
+    members: HashSet<i64>,
     /// Candidates that have led, and the sessions that own or owned them.
     led: HashMap<i64, String>,
 }
@@ -71,6 +73,7 @@ impl Rules {
             born_ms: HashMap::new(),
             lives: Vec::new(),
             fenced_ms: Vec::new(),
+            members: HashSet::new(),
             led: HashMap::new(),
         }
     }
@@ -81,10 +84,11 @@ impl Rules {
         match &record.txn.body {
             Body::CreateSession(_) => self.figures.sessions += 1,
             Body::Refused(_) => self.figures.refused += 1,
-            Body::RefusedMulti { at, code, before } => {
+            Body::RefusedMulti { at, code, before, ops } => {
                 self.figures.refused += 1;
-                // The guard comes first, and fails where its znode is gone.
-                if *at == 0 && *code == NO_NODE && before.is_empty() {
+                // The guard of a master's or worker's write comes first, and fails where its znode is gone.
+                let guarded = *at == 0 && before.is_empty() && *ops > 1 && self.members.contains(&record.txn.session);
+                if guarded && *code == NO_NODE {
                     self.figures.fenced += 1;
                     self.fenced_ms.push(record.txn.time_ms);
                 }
@@ -178,7 +182,12 @@ impl Rules {
         let path = path_of(effect);
         if path.matches('/').count() == 2 && !path.starts_with(DATA) {
             match effect {
-                Effect::Created(_) => drop(self.born_ms.insert(path.to_owned(), record.txn.time_ms)),
+                Effect::Created(_) => {
+                    self.born_ms.insert(path.to_owned(), record.txn.time_ms);
+                    if !path.starts_with(TASKS) {
+                        self.members.insert(record.txn.session);
+                    }
+                }
                 Effect::Deleted(..) => self.end_life(path, record.txn.time_ms),
                 Effect::Set(..) => {}
             }

@@ -35,6 +35,8 @@ pub enum Body {
         code: i32,
         /// The operations before it, which had no effect.
         before: Vec<Op>,
+        /// How many operations there were in all.
+        ops: usize,
     },
     /// A single operation that was refused, with the code.
     Refused(i32),
@@ -132,7 +134,8 @@ impl Txn {
 fn multi(reader: &mut Reader<'_>) -> Result<Body, String> {
     let mut ops = Vec::new();
     let mut fault = None;
-    for at in 0..reader.count()? {
+    let count = reader.count()?;
+    for at in 0..count {
         let kind = reader.int()?;
         let mut body = Reader { rest: reader.buffer()? };
         if kind == ERROR {
@@ -146,7 +149,7 @@ fn multi(reader: &mut Reader<'_>) -> Result<Body, String> {
     }
     Ok(match fault {
         None => Body::Multi(ops),
-        Some((at, code)) => Body::RefusedMulti { at, code, before: ops },
+        Some((at, code)) => Body::RefusedMulti { at, code, before: ops, ops: count },
     })
 }
 

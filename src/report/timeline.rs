@@ -52,6 +52,9 @@ pub fn draw(case: &Case, path: &Path) -> anyhow::Result<()> {
         for life in case.verdict.lives.iter().filter(|life| paths.contains(&life.path)) {
             root.draw(&Rectangle::new([(x(life.from_ms), top), (x(life.to_ms), low)], PRESENT.filled()))?;
         }
+        for (up, down) in served(case, name, began, ended) {
+            root.draw(&Rectangle::new([(x(up), top), (x(down), low)], PRESENT.filled()))?;
+        }
         for leader in case.verdict.leaders.iter().filter(|l| paths.contains(&format!("/master/{}", l.candidate))) {
             let until = leader.until_ms.unwrap_or(ended);
             root.draw(&Rectangle::new([(x(leader.from_ms), top), (x(until), low)], LEADING.filled()))?;
@@ -70,7 +73,9 @@ pub fn draw(case: &Case, path: &Path) -> anyhow::Result<()> {
             let label = fault.what.clone();
             if let Some(half) = free.iter().position(|until| *until <= at) {
                 free[half] = at + 7 * label.len() as i32 + 8;
-                let y = if half == 0 { top - 5 } else { low - 7 };
+                let y = if half == 0 { top - 6 } else { low - 7 };
+                let behind = [(at + 2, y), (at + 4 + 7 * label.len() as i32, y + 11)];
+                root.draw(&Rectangle::new(behind, WHITE.filled()))?;
                 root.draw(&Text::new(label, (at + 3, y), ("sans-serif", 12).into_font().color(&FAULT)))?;
             }
         }
@@ -94,7 +99,7 @@ fn legend(
     style: TextStyle<'_>,
 ) -> anyhow::Result<()> {
     let keys = [
-        (PRESENT, "in the tree"),
+        (PRESENT, "in the tree, or up"),
         (LEADING, "leads"),
         (COMMITTED, "task, committed here"),
         (LOST, "task, lost or handed back"),
@@ -107,6 +112,26 @@ fn legend(
         at += 40 + 8 * text.len() as i32;
     }
     Ok(())
+}
+
+/// When a server was up: all the time but between a kill and its revival.
+fn served(case: &Case, lane: &str, began: i64, ended: i64) -> Vec<(i64, i64)> {
+    if !lane.starts_with("server ") {
+        return Vec::new();
+    }
+    let (mut spans, mut up) = (Vec::new(), Some(began));
+    for fault in case.faults.iter().filter(|fault| fault.target == lane) {
+        match (fault.what.as_str(), up) {
+            ("kill", Some(since)) => {
+                spans.push((since, fault.at_ms));
+                up = None;
+            }
+            ("revive", None) => up = Some(fault.at_ms),
+            _ => {}
+        }
+    }
+    spans.extend(up.map(|since| (since, ended)));
+    spans
 }
 
 /// Whose lane a fault belongs to: lines are named after the process at their end.
