@@ -65,8 +65,16 @@ kill_hard() {
 pause() { signal "$1" STOP; }
 resume() { signal "$1" CONT; }
 
+# has_ended NAME: it is gone, or waits only for us to take note.
+has_ended() {
+    local state
+    state=$(ps -o stat= -p "${pids[$1]}" || true)
+    [[ -z $state || $state == Z* ]]
+}
+
 # done_by CLIENT TASKS: the client ends with all its tasks done, each delivered once.
 done_by() {
+    limit_s=60 until_true "$1 ends" has_ended "$1"
     ended "$1"
     local out=$work/$1.out
     check "$1 ends with 0 (exit code $exit_code)" test "$exit_code" = 0
