@@ -4,10 +4,7 @@
 # Must hold:  the task waits in the tree while there is no worker; the new worker completes it, once.
 # Takes:      about 5 s.
 
-master m1
-worker w1 --grace 0s
-until_true "m1 leads" leads m1
-until_true "w1 is registered" registered w1
+herd 1 1 --grace 0s
 
 terminate w1
 submit before --kind sleep --data 0.2 --wait -o json

@@ -4,10 +4,7 @@
 # Must hold:  the task is completed all the same, once; another process fetches the outcome and cleans up.
 # Takes:      about 3 s.
 
-master m1
-worker w1
-until_true "w1 is registered" registered w1
-until_true "m1 leads" leads m1
+herd 1 1
 
 submit lost --kind sleep --data 1 --wait -o json
 until_true "w1 executes the task" running lost 1

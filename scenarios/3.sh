@@ -4,12 +4,7 @@
 # Must hold:  each task is executed once, both workers take part, each client receives its own tasks and no others.
 # Takes:      about 4 s.
 
-master m1
-worker w1 --slots 2
-worker w2 --slots 2
-until_true "w1 is registered" registered w1
-until_true "w2 is registered" registered w2
-until_true "m1 leads" leads m1
+herd 1 2 --slots 2
 
 submit red --kind sleep --count 20 --data 0.1 --wait -o json
 submit blue --kind sleep --count 20 --data 0.1 --wait -o json

@@ -5,14 +5,7 @@
 #             tasks are not begun again; nothing is lost.
 # Takes:      about 6 s.
 
-master m1
-until_true "m1 leads" leads m1
-master m2
-until_true "m2 stands by" stands_by m2
-worker w1
-worker w2
-until_true "w1 is registered" registered w1
-until_true "w2 is registered" registered w2
+herd 2 2
 
 submit red --kind sleep --count 60 --rate 30 --data 0.2 --wait -o json
 submit blue --kind sleep --count 60 --rate 30 --data 0.2 --wait -o json

@@ -4,10 +4,7 @@
 # Must hold:  what was acknowledged is completed all the same; another process collects it; nothing is left.
 # Takes:      about 8 s.
 
-master m1
-worker w1 --allow exec
-until_true "w1 is registered" registered w1
-until_true "m1 leads" leads m1
+herd 1 1 --allow exec
 
 witnessed sealed 8 0.5
 until_true "it executes" begun_at_least sealed 2

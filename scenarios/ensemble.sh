@@ -6,13 +6,7 @@
 # Takes:      about 20 s.
 
 export HERDSMAN_SESSION_TIMEOUT=10s
-master m1
-until_true "m1 leads" leads m1
-master m2
-worker w1 --allow exec
-worker w2 --allow exec
-until_true "w1 is registered" registered w1
-until_true "w2 is registered" registered w2
+herd 2 2 --allow exec
 witnessed red 60 0.3 --rate 6
 witnessed blue 60 0.3 --rate 6
 until_true "tasks execute" begun_at_least red 10

@@ -6,14 +6,7 @@
 # Takes:      about 12 s.
 
 export HERDSMAN_SESSION_TIMEOUT=15s
-master m1
-until_true "m1 leads" leads m1
-master m2
-until_true "m2 stands by" stands_by m2
-worker w1 --allow exec
-worker w2 --allow exec
-until_true "w1 is registered" registered w1
-until_true "w2 is registered" registered w2
+herd 2 2 --allow exec
 witnessed red 80 0.2 --rate 12
 until_true "tasks are in flight" begun_at_least red 5
 pause m1

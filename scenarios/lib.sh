@@ -21,6 +21,17 @@ start() {
 master() { start "$1" master --name "$1" "${@:2}"; }
 worker() { start "$1" worker --name "$1" "${@:2}"; }
 
+# herd MASTERS WORKERS ARGS...: m1 leads, m2 stands by behind it, w1, w2, ... are registered; ARGS go to the workers.
+herd() {
+    local n
+    for ((n = 1; n <= $1; n++)); do
+        master "m$n"
+        if ((n == 1)); then until_true "m1 leads" leads m1; else until_true "m$n stands by" stands_by "m$n"; fi
+    done
+    for ((n = 1; n <= $2; n++)); do worker "w$n" "${@:3}"; done
+    for ((n = 1; n <= $2; n++)); do until_true "w$n is registered" registered "w$n"; done
+}
+
 # submit NAME ARGS...: a client process of its own that submits, in the background.
 submit() { start "$1" client submit --job "$1" "${@:2}"; }
 

@@ -6,12 +6,7 @@
 # Takes:      about 20 s.
 
 export HERDSMAN_SESSION_TIMEOUT=10s
-master m1
-worker w1 --allow exec
-worker w2 --allow exec
-until_true "w1 is registered" registered w1
-until_true "w2 is registered" registered w2
-until_true "m1 leads" leads m1
+herd 1 2 --allow exec
 witnessed work 60 0.3 --rate 12
 until_true "tasks execute" begun_at_least work 10
 leader=$(server leader)

@@ -5,12 +5,7 @@
 # Takes:      about 12 s.
 
 export HERDSMAN_SESSION_TIMEOUT=10s
-master m1
-worker w1 --allow exec
-worker w2 --allow exec
-until_true "w1 is registered" registered w1
-until_true "w2 is registered" registered w2
-until_true "m1 leads" leads m1
+herd 1 2 --allow exec
 members() { client status | sed -nE 's/^(leader|worker)  *([^ ]*).*/\2/p' | sort; }
 before=$(members)
 witnessed work 60 0.3 --rate 15

@@ -5,12 +5,7 @@
 # Takes:      about 10 s.
 
 export HERDSMAN_SESSION_TIMEOUT=2s
-master m1
-worker w1 --allow exec --slots 2
-worker w2 --allow exec --slots 2
-until_true "w1 is registered" registered w1
-until_true "w2 is registered" registered w2
-until_true "m1 leads" leads m1
+herd 1 2 --allow exec --slots 2
 witnessed work 12 1
 until_true "both execute, two tasks each" begun_at_least work 4
 kill_hard w1

@@ -5,10 +5,7 @@
 # Takes:      about 10 s.
 
 export HERDSMAN_SESSION_TIMEOUT=2s
-master m1
-worker w1 --allow exec --slots 1
-until_true "w1 is registered" registered w1
-until_true "m1 leads" leads m1
+herd 1 1 --allow exec --slots 1
 witnessed task 1 3
 until_true "w1 executes the task" begun_at_least task 1
 pause w1 # the program that it started runs on, and ends while its worker lags

@@ -2,8 +2,7 @@ use herdsman::coordination::commit::CommitError;
 use herdsman::coordination::{Committer, Op, Reader, Refusal};
 use herdsman::faults::line::{Line, MULTI};
 
-use super::session::through;
-use crate::support::{children, connect, fresh_config, node, until, zookeeper};
+use crate::support::{children, connect, fresh_config, node, through, until, zookeeper};
 
 fn create(path: String) -> Op {
     Op::Create { path, data: Vec::new() }

@@ -4,8 +4,7 @@ use herdsman::coordination::election::Election;
 use herdsman::coordination::{Candidacy, Failure, Leadership, MultiFailure, Op, Refusal, Session, State};
 use herdsman::faults::line::{Line, MULTI};
 
-use super::session::through;
-use crate::support::{children, connect, fresh_config, node, until, zookeeper};
+use crate::support::{children, connect, fresh_config, node, through, until, zookeeper};
 
 async fn root(session: &Session) {
     session.write(Op::Create { path: "/master".to_owned(), data: Vec::new() }).await.expect("created");

@@ -3,8 +3,7 @@ use std::collections::BTreeMap;
 use herdsman::coordination::{Change, Mirror, Op, Scope, Session, State};
 use herdsman::faults::line::Line;
 
-use super::session::through;
-use crate::support::{LIMIT, connect, fresh_config, zookeeper};
+use crate::support::{LIMIT, connect, fresh_config, through, zookeeper};
 
 const SCOPE: Scope = Scope { levels: 2, read_created: |_| true, read_changed: |_| true };
 

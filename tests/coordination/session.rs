@@ -5,7 +5,7 @@ use herdsman::coordination::watch::Event;
 use herdsman::coordination::{ConnectError, Failure, Op, Refusal, Registration, Session, State};
 use herdsman::faults::line::{Line, MULTI};
 
-use crate::support::{LIMIT, TIMEOUT, children, config_at, connect, fresh_config, node, until, zookeeper};
+use crate::support::{LIMIT, TIMEOUT, children, config_at, connect, fresh_config, node, through, until, zookeeper};
 
 fn create(path: &str) -> Op {
     Op::Create { path: path.to_owned(), data: Vec::new() }
@@ -159,10 +159,4 @@ async fn hazard_19_a_znode_of_the_same_name_that_another_session_owns_is_not_tak
     ghost.write(ephemeral("/members/m-0badcafe")).await.expect("created");
     let refused = Registration::enter(&session, "/members", "m", "0badcafe", b"{}").await.expect_err("taken");
     assert_eq!(refused, Failure::Refused(Refusal::NodeExists));
-}
-
-pub fn through(line: &Line, config: &herdsman::coordination::SessionConfig) -> herdsman::coordination::SessionConfig {
-    let text = config.zookeeper.to_string();
-    let chroot = &text[text.find('/').expect("tests have a chroot")..];
-    config_at(&line.address(), chroot)
 }

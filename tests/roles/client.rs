@@ -8,12 +8,7 @@ use herdsman::records::DATA_BYTES_MAX;
 use herdsman::roles::client::{Client, ClientError, FinishedStatus, JobSpec, open};
 
 use crate::support::herd::{master, worker};
-use crate::support::{children, config_at, connect, fresh_config, until, zookeeper};
-
-fn through(line: &Line, config: &SessionConfig) -> SessionConfig {
-    let text = config.zookeeper.to_string();
-    config_at(&line.address(), &text[text.find('/').expect("a chroot")..])
-}
+use crate::support::{children, connect, fresh_config, through, until, zookeeper};
 
 /// A herd of one master and one worker, registered.
 async fn herd(config: &SessionConfig) -> impl Sized {

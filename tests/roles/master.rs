@@ -7,12 +7,7 @@ use herdsman::roles::client::{JobSpec, Results, open};
 use serde_json::json;
 
 use crate::support::herd::{master, master_with_retention, worker};
-use crate::support::{children, config_at, connect, eventually, fresh_config, node, until, zookeeper};
-
-fn through(line: &Line, config: &SessionConfig) -> SessionConfig {
-    let text = config.zookeeper.to_string();
-    config_at(&line.address(), &text[text.find('/').expect("a chroot")..])
-}
+use crate::support::{children, connect, eventually, fresh_config, node, through, until, zookeeper};
 
 /// Submits `count` tasks of a kind and seals the job.
 async fn submit(config: &SessionConfig, kind: &str, payload: &str, count: usize) -> Results {

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use crate::support::herd::{self, Member};
-use crate::support::{LIMIT, children, config_at, connect, eventually, fresh_config, node, until, zookeeper};
+use crate::support::{LIMIT, children, connect, eventually, fresh_config, node, through, until, zookeeper};
 
 /// What a test does to a worker from outside.
 struct Bench {
@@ -317,8 +317,7 @@ async fn hazard_16_a_worker_that_is_cut_off_stops_its_tasks_before_anybody_sees_
     let (bench, probe) = (Bench::new(&config).await, Probe::default());
     bench.job(&kind("probe"), &[""]).await;
     let line = Line::to(zookeeper()).await.expect("a port");
-    let text = config.zookeeper.to_string();
-    let through = config_at(&line.address(), &text[text.find('/').expect("a chroot")..]);
+    let through = through(&line, &config);
     let _member = worker_with(&through, &probe, 1, Duration::ZERO);
     let worker = bench.worker().await;
     bench.assign(&worker, &["j/0000000000"]).await;
@@ -341,8 +340,7 @@ async fn a_worker_that_is_back_before_its_session_ends_begins_its_tasks_again() 
     let (bench, probe) = (Bench::new(&config).await, Probe::default());
     bench.job(&kind("probe"), &[""]).await;
     let line = Line::to(zookeeper()).await.expect("a port");
-    let text = config.zookeeper.to_string();
-    let mut through = config_at(&line.address(), &text[text.find('/').expect("a chroot")..]);
+    let mut through = through(&line, &config);
     through.session_timeout = Duration::from_secs(6);
     let _member = worker_with(&through, &probe, 1, Duration::ZERO);
     let worker = bench.worker().await;
@@ -363,8 +361,7 @@ async fn a_completion_whose_reply_was_lost_is_committed_once() {
     let bench = Bench::new(&config).await;
     bench.job(&kind("sleep"), &["0.3"]).await;
     let line = Line::to(zookeeper()).await.expect("a port");
-    let text = config.zookeeper.to_string();
-    let _member = herd::worker(&config_at(&line.address(), &text[text.find('/').expect("a chroot")..]), "w");
+    let _member = herd::worker(&through(&line, &config), "w");
     let worker = bench.worker().await;
     bench.assign(&worker, &["j/0000000000"]).await;
     line.cut_reply_to(MULTI);

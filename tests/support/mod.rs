@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use herdsman::coordination::{ConnectString, Node, Session, SessionConfig};
+use herdsman::faults::line::Line;
 
 /// From which all times in tests derive: T, the session timeout.
 pub const TIMEOUT: Duration = Duration::from_millis(2000);
@@ -89,6 +90,12 @@ pub fn fresh_config() -> SessionConfig {
 pub fn config_at(address: &str, chroot: &str) -> SessionConfig {
     let zookeeper: ConnectString = address.parse().expect("a connect string");
     SessionConfig { zookeeper: zookeeper.with_chroot(chroot), session_timeout: TIMEOUT, create_chroot: true }
+}
+
+/// How to reach the same chroot through a line.
+pub fn through(line: &Line, config: &SessionConfig) -> SessionConfig {
+    let text = config.zookeeper.to_string();
+    config_at(&line.address(), &text[text.find('/').expect("tests have a chroot")..])
 }
 
 /// A session there.
