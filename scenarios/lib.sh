@@ -3,7 +3,7 @@
 #   work   the scenario's folder: one log for each process
 #   HERDSMAN_ZOOKEEPER, exported
 #
-# A scenario is a function-free script that starts processes, breaks something, and says what it checked. Every process
+# A scenario is a script that starts processes, breaks something, and says what it checked. Every process
 # is one of its own; it is stopped by its recorded pid.
 
 declare -gA pids=()         # name -> pid of every process started

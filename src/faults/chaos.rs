@@ -2,7 +2,7 @@
 //! rule was kept. *Live*: once healed, everything that was submitted is done, without a stall longer than the session
 //! timeout and 5 s.
 //!
-//! The supervisor (here), the faulty lines ([`line`](super::line)), the schedule ([`schedule`](super::schedule)) and the
+//! The supervisor (here), the faulty lines ([`line`](mod@super::line)), the schedule ([`schedule`](super::schedule)) and the
 //! judge ([`audit`](crate::audit)) are separate parts. After FoundationDB's and TigerBeetle's simulators, but with real
 //! processes and a real ZooKeeper, so that only the schedule is repeated by a seed, and not what comes of it.
 

@@ -2,7 +2,7 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | [`line`] | a TCP proxy between a process and ZooKeeper that can be cut |
+//! | [`line`](mod@line) | a TCP proxy between a process and ZooKeeper that can be cut |
 //! | [`schedule`] | pure: a seed in, faults out |
 //! | [`chaos`] | a herd of processes, the faults of a schedule, and two verdicts: safe, and live once healed |
 
