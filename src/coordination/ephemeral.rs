@@ -22,10 +22,8 @@ pub async fn create(session: &Session, path: &str, data: &[u8], sequential: bool
             Err(failure) => return Err(failure),
         }
         session.settle().await?;
-        match find(session, path, sequential).await {
-            Ok(Some(found)) => return Ok(found),
-            Ok(None) | Err(Failure::Unknown(_)) => {}
-            Err(failure) => return Err(failure),
+        if let Some(found) = find(session, path, sequential).await? {
+            return Ok(found);
         }
     }
 }

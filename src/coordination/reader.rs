@@ -1,7 +1,6 @@
 //! Group reading: many znodes in one request, gathered as in [`commit`](super::commit).
 
 use tokio::sync::{mpsc, oneshot};
-use tracing::debug;
 
 use super::failure::Failure;
 use super::op::{MULTI_OPS_MAX, Node};
@@ -28,7 +27,7 @@ impl Reader {
         Reader { queue }
     }
 
-    /// The znode, or `None` where it is absent. A read whose answer was lost is repeated.
+    /// The znode, or `None` where it is absent.
     ///
     /// Errors: refused, or session over.
     pub fn read(&self, path: String) -> impl Future<Output = Result<Option<Node>, Failure>> + Send + use<> {
@@ -77,25 +76,12 @@ async fn run(session: Session, mut requests: mpsc::UnboundedReceiver<(String, Re
             paths.push(path);
             replies.push(reply);
         }
-        match read_all(&session, &paths).await {
+        match session.get_many(&paths).await {
             Ok(nodes) => {
                 appetite.learn(&nodes);
                 replies.into_iter().zip(nodes).for_each(|(reply, node)| drop(reply.send(Ok(node))));
             }
             Err(failure) => replies.into_iter().for_each(|reply| drop(reply.send(Err(failure.clone())))),
-        }
-    }
-}
-
-/// Reads until an answer comes or the session is over.
-async fn read_all(session: &Session, paths: &[String]) -> Result<Vec<Option<Node>>, Failure> {
-    loop {
-        match session.get_many(paths).await {
-            Err(Failure::Unknown(cause)) => {
-                debug!(%cause, "a read was not answered: repeating it");
-                session.settle().await?;
-            }
-            done => return done,
         }
     }
 }

@@ -238,7 +238,19 @@ impl Session {
     }
 
     /// The znode, or `None` where it is absent.
+    ///
+    /// Reads change nothing, so one whose answer was lost is repeated: this and the next three fail only where the server
+    /// refuses or the session is over.
     pub async fn get(&self, path: &str) -> Result<Option<Node>, Failure> {
+        loop {
+            match self.try_get(path).await {
+                Err(Failure::Unknown(_)) => self.settle().await?,
+                done => return done,
+            }
+        }
+    }
+
+    async fn try_get(&self, path: &str) -> Result<Option<Node>, Failure> {
         let (client, _permit) = self.begin(path.len()).await?;
         match client.get_data(path).await {
             Ok((data, stat)) => Ok(Some(Node::new(data, &stat))),
@@ -249,6 +261,15 @@ impl Session {
 
     /// The names of the children in no order, or `None` where the znode is absent.
     pub async fn children(&self, path: &str) -> Result<Option<Vec<String>>, Failure> {
+        loop {
+            match self.try_children(path).await {
+                Err(Failure::Unknown(_)) => self.settle().await?,
+                done => return done,
+            }
+        }
+    }
+
+    async fn try_children(&self, path: &str) -> Result<Option<Vec<String>>, Failure> {
         let (client, _permit) = self.begin(path.len()).await?;
         match client.list_children(path).await {
             Ok(names) => Ok(Some(names)),
@@ -259,6 +280,15 @@ impl Session {
 
     /// Many znodes in one request: all at one moment, in the order asked for.
     pub async fn get_many(&self, paths: &[String]) -> Result<Vec<Option<Node>>, Failure> {
+        loop {
+            match self.try_get_many(paths).await {
+                Err(Failure::Unknown(_)) => self.settle().await?,
+                done => return done,
+            }
+        }
+    }
+
+    async fn try_get_many(&self, paths: &[String]) -> Result<Vec<Option<Node>>, Failure> {
         let (client, _permit) = self.begin(paths.iter().map(String::len).sum()).await?;
         let mut multi = client.new_multi_reader();
         for path in paths {
@@ -276,6 +306,15 @@ impl Session {
 
     /// The children of many znodes in one request, in the order asked for.
     pub async fn children_many(&self, paths: &[String]) -> Result<Vec<Option<Vec<String>>>, Failure> {
+        loop {
+            match self.try_children_many(paths).await {
+                Err(Failure::Unknown(_)) => self.settle().await?,
+                done => return done,
+            }
+        }
+    }
+
+    async fn try_children_many(&self, paths: &[String]) -> Result<Vec<Option<Vec<String>>>, Failure> {
         let (client, _permit) = self.begin(paths.iter().map(String::len).sum()).await?;
         let mut multi = client.new_multi_reader();
         for path in paths {

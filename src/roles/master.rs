@@ -171,6 +171,7 @@ impl Standing {
                 }
             }
             if removed {
+                self.session.connected().await?; // or was it the session that ended?
                 warn!("the znode of this candidacy is gone: stepping down and joining again");
                 if let Place::Leader(leadership, _) = place {
                     leadership.resign().await;

@@ -16,6 +16,8 @@ use crate::records::{DATA_BYTES_MAX, JobId, JobRecord, Policy, TaskId};
 
 /// How long the first connection may take.
 const CONNECT: Duration = Duration::from_secs(10);
+/// How many sessions may end while the job is being opened.
+const TRIES_MAX: usize = 5;
 
 /// What job to open.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,14 +59,20 @@ pub struct Results {
 ///
 /// Errors: no connection within 10 s, or refused.
 pub async fn open(config: &SessionConfig, spec: JobSpec, rng: &mut impl Rng) -> Result<(Job, Results), ClientError> {
-    let session = Session::connect(config, CONNECT).await?;
     let record = JobRecord::new(&spec.kind, spec.args, spec.policy);
-    let id = match create(&session, &spec.name, &record, rng).await {
-        Ok(id) => id,
-        Err(error) => {
-            session.close().await;
-            return Err(error);
+    let mut tries = 0;
+    let (session, id) = loop {
+        let session = Session::connect(config, CONNECT).await?;
+        match create(&session, &spec.name, &record, rng).await {
+            Ok(id) => break (session, id),
+            // What that session may have opened stays empty, and is swept; its id is never used again.
+            Err(ClientError::Failed(Failure::SessionOver(_))) if tries < TRIES_MAX => tries += 1,
+            Err(error) => {
+                session.close().await;
+                return Err(error);
+            }
         }
+        session.close().await;
     };
     let (commands, received) = mpsc::channel(UNACKNOWLEDGED_MAX);
     let (finished_in, finished) = mpsc::unbounded_channel();

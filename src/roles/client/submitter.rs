@@ -102,7 +102,8 @@ struct Calls {
 /// Why a session is given up.
 enum End {
     SessionOver,
-    /// The record is at another version than the one that guards our submissions: join again on this session.
+    /// The record is at another version than the one that guards our submissions, or a read was not answered: join again
+    /// on this session.
     Rejoin,
     Failed(ClientError),
 }
@@ -111,7 +112,9 @@ impl From<Failure> for End {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::SessionOver(_) => End::SessionOver,
-            Failure::Refused(_) | Failure::Unknown(_) => End::Failed(failure.into()),
+            // Joining again begins by settling what is not known.
+            Failure::Unknown(_) => End::Rejoin,
+            Failure::Refused(_) => End::Failed(failure.into()),
         }
     }
 }
