@@ -4,6 +4,8 @@ mod support;
 
 use std::path::{Path, PathBuf};
 
+use herdsman::audit::replay::Tree;
+use herdsman::audit::txn::{Body, Op as LogOp, Txn};
 use herdsman::audit::{Verdict, audit};
 use herdsman::coordination::{Op, Session};
 use support::herd::{master, worker};
@@ -305,6 +307,21 @@ fn logs(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
+#[test]
+fn what_contradicts_the_history_before_it_shows_that_zookeeper_lost_some() {
+    let mut tree = Tree::new("/lab");
+    let mut apply = |zxid, op| {
+        tree.apply(&Txn { session: 1, zxid, time_ms: 0, body: Body::Op(op) });
+        tree.contradictions.len()
+    };
+    let create = |path: &str| LogOp::Create { path: path.to_owned(), data: Vec::new(), ephemeral: false };
+    assert_eq!(apply(1, create("/lab/a")), 0);
+    assert_eq!(apply(2, LogOp::Delete("/elsewhere".to_owned())), 0, "not ours");
+    assert_eq!(apply(3, create("/lab/a")), 1);
+    assert_eq!(apply(4, LogOp::Delete("/lab/b".to_owned())), 2);
+    assert_eq!(apply(5, LogOp::Set { path: "/lab/b".to_owned(), data: Vec::new(), version: 1 }), 3);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_torn_last_record_is_what_a_kill_leaves_and_damage_elsewhere_leaves_doubt() {
     let (stage, _leader, worker) = Stage::new("torn").await;
@@ -330,11 +347,14 @@ async fn a_torn_last_record_is_what_a_kill_leaves_and_damage_elsewhere_leaves_do
 
     // A flipped bit in the middle.
     let first = logs(copy.path())[0].clone();
-    let mut damaged = std::fs::read(&first).expect("readable");
+    let whole_first = std::fs::read(&first).expect("readable");
+    let mut damaged = whole_first.clone();
     damaged[200] ^= 1;
     std::fs::write(&first, &damaged).expect("written");
     let verdict = audit(&[copy.path()], &stage.chroot).expect("readable");
     assert_eq!(verdict.verdict, "unknown", "{}", verdict.text());
+
+    std::fs::write(&first, &whole_first).expect("written");
 
     // The beginning was purged.
     std::fs::remove_file(&first).expect("removed");

@@ -4,10 +4,11 @@
 //! bytes, their length, the bytes, and "B". ZooKeeper allocates files ahead, so zeroes follow the last record; after a
 //! kill it may be torn. Source: `FileTxnLog.java`.
 //!
-//! In an ensemble every server logs what it was proposed, also what was never committed: the last proposals of a
-//! leader that died. A record counts if the server that got furthest has it, or a majority.
+//! In an ensemble every server logs what it was proposed, also what was never committed: the last proposals of a leader
+//! that died, which stay in its file when it comes back and is sent a snapshot. What a majority logged was committed. What
+//! fewer logged was, if one of them went on from there without a gap: its next record is the next one of all that count.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -117,30 +118,31 @@ impl History {
     }
 
     fn merge(&mut self, servers: Vec<BTreeMap<i64, Record>>) {
-        let furthest = servers.iter().enumerate().max_by_key(|(_, log)| log.last_key_value().map(|(zxid, _)| *zxid));
-        let furthest = furthest.map_or(0, |(server, _)| server);
         let majority = servers.len() / 2 + 1;
-        let mut all: BTreeMap<i64, (usize, bool, Record)> = BTreeMap::new();
-        for (server, log) in servers.into_iter().enumerate() {
-            for (zxid, record) in log {
-                let entry = all.entry(zxid).or_insert((0, false, record));
-                entry.0 += 1;
-                entry.1 |= server == furthest;
-            }
-        }
-        for (_, (copies, furthest_has_it, record)) in all {
-            if furthest_has_it || copies >= majority {
-                self.records.push(record);
+        let zxids: BTreeSet<i64> = servers.iter().flat_map(|log| log.keys().copied()).collect();
+        let mut counts: BTreeSet<i64> = BTreeSet::new();
+        for zxid in zxids.into_iter().rev() {
+            let after = counts.range(zxid + 1..).next().copied();
+            let went_on = |log: &BTreeMap<i64, Record>| {
+                let next = log.range(zxid + 1..).next().map(|(next, _)| *next);
+                log.contains_key(&zxid) && next.is_some() && next == after
+            };
+            let copies = servers.iter().filter(|log| log.contains_key(&zxid)).count();
+            if copies >= majority || servers.iter().any(went_on) {
+                counts.insert(zxid);
             } else {
                 self.uncommitted += 1;
             }
         }
+        let mut all: BTreeMap<i64, Record> = servers.into_iter().flatten().collect();
+        all.retain(|zxid, _| counts.contains(zxid));
+        self.records = all.into_values().collect();
         self.look_for_gaps();
     }
 
     /// Zxids of one epoch are consecutive, and an epoch begins at 1.
     fn look_for_gaps(&mut self) {
-        let (epoch, counter) = (|zxid: i64| zxid >> 32, |zxid: i64| zxid & 0xffff_ffff);
+        let epoch = |zxid: i64| zxid >> 32;
         let mut before: Option<i64> = None;
         for record in &self.records {
             let zxid = record.txn.zxid;
@@ -154,6 +156,11 @@ impl History {
             before = Some(zxid);
         }
     }
+}
+
+/// The lower half of a zxid: its place in its epoch.
+fn counter(zxid: i64) -> i64 {
+    zxid & 0xffff_ffff
 }
 
 enum Damage {
@@ -214,6 +221,37 @@ fn log_files(folder: &Path) -> Result<Vec<PathBuf>, LogError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn server(zxids: &[i64]) -> BTreeMap<i64, Record> {
+        let record = |zxid: &i64| {
+            let txn = Txn { session: 1, zxid: *zxid, time_ms: 0, body: super::super::txn::Body::CreateSession(1) };
+            (*zxid, Record { txn, line: Line { file: PathBuf::new(), offset: 0 } })
+        };
+        zxids.iter().map(record).collect()
+    }
+
+    #[test]
+    fn what_only_a_minority_logged_was_never_committed() {
+        const NEXT_EPOCH: i64 = 1 << 32;
+        let mut history = History::default();
+        // The third server led, proposed 3, died, was sent a snapshot of the next epoch, and took part in the one after.
+        let (next, after) = (NEXT_EPOCH + 1, 2 * NEXT_EPOCH + 1);
+        let others = server(&[1, 2, next, after]);
+        history.merge(vec![others.clone(), others, server(&[1, 2, 3, after])]);
+        let counted: Vec<i64> = history.records.iter().map(|record| record.txn.zxid).collect();
+        assert_eq!(counted, [1, 2, next, after]);
+        assert_eq!((history.uncommitted, history.gaps.len()), (1, 0));
+    }
+
+    #[test]
+    fn what_a_new_leader_alone_had_logged_became_history_with_it() {
+        const NEXT_EPOCH: i64 = 1 << 32;
+        let mut history = History::default();
+        // The first server alone logged 2 and 3, then led; the others were sent a snapshot with both.
+        let others = server(&[1, NEXT_EPOCH + 1]);
+        history.merge(vec![server(&[1, 2, 3, NEXT_EPOCH + 1]), others, server(&[1])]);
+        assert_eq!((history.records.len(), history.uncommitted), (4, 0));
+    }
 
     #[test]
     fn the_checksum_is_that_of_the_standard() {

@@ -19,11 +19,16 @@ pub struct Znode {
 }
 
 /// The tree below a chroot.
+///
+/// ZooKeeper logs only what it has found possible. Where an operation is not possible here, it had lost transactions by
+/// then that it had committed before; 3.8.0 can, when servers crash while they join (ZOOKEEPER-4643).
 #[derive(Debug, Default)]
 pub struct Tree {
     chroot: String,
     nodes: BTreeMap<String, Znode>,
     ephemerals: HashMap<i64, Vec<String>>,
+    /// Operations that cannot have been applied to this tree.
+    pub contradictions: Vec<String>,
 }
 
 /// What one operation did to the tree below the chroot; paths are without it.
@@ -67,7 +72,21 @@ impl Tree {
             let owned = self.ephemerals.remove(&txn.session).unwrap_or_default();
             return owned.iter().filter_map(|path| self.delete(path)).collect();
         }
-        txn.applied().iter().filter_map(|op| self.apply_op(op, txn)).collect()
+        let mut effects = Vec::new();
+        for op in txn.applied() {
+            let (path, must_exist) = match op {
+                Op::Create { path, .. } => (path, false),
+                Op::Set { path, .. } | Op::Delete(path) => (path, true),
+                Op::Check(_) | Op::Other(_) => continue,
+            };
+            let Some(path) = self.below(path) else { continue };
+            if self.nodes.contains_key(&path) != must_exist {
+                let what = if must_exist { "changes, but it does not exist" } else { "creates, but it exists" };
+                self.contradictions.push(format!("{path}, which zxid {:#x} {what}", txn.zxid));
+            }
+            effects.extend(self.apply_op(op, txn));
+        }
+        effects
     }
 
     fn apply_op(&mut self, op: &Op, txn: &Txn) -> Option<Effect> {

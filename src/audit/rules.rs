@@ -2,7 +2,7 @@
 //!
 //! | rule | what it says |
 //! |---|---|
-//! | `one-end` | a task ends once: completed, or cancelled with its payload; its id is never used again |
+//! | `one-end` | a task ends once, or is outstanding: completed, or cancelled with its payload; its id is never used again |
 //! | `commit` | an outcome is set once, by a registered worker, in the transaction that deletes its task |
 //! | `one-leader` | assignments are written by the session that owns the lowest candidate, and by no other |
 //! | `no-return` | no assignment by a candidate after the first one of its successor |
@@ -29,6 +29,8 @@ pub struct Rules {
     violations: Vec<Violation>,
     /// Ids that were used; none is used twice.
     tasks_seen: HashSet<TaskId>,
+    /// Of these, those that have not ended.
+    open: BTreeSet<TaskId>,
     jobs_seen: HashSet<JobId>,
     /// Each live worker's list.
     lists: BTreeMap<String, BTreeSet<Assignment>>,
@@ -64,6 +66,7 @@ impl Rules {
             figures: Figures::default(),
             violations: Vec::new(),
             tasks_seen: HashSet::new(),
+            open: BTreeSet::new(),
             jobs_seen: HashSet::new(),
             lists: BTreeMap::new(),
             holders: HashMap::new(),
@@ -282,6 +285,7 @@ impl Rules {
             Effect::Created(_) => {
                 self.figures.submitted += 1;
                 step.tasks_created.insert(task.clone());
+                self.open.insert(task.clone());
                 if !self.tasks_seen.insert(task.clone()) {
                     self.broken("one-end", format!("task {task} was submitted a second time"), record);
                 }
@@ -293,6 +297,7 @@ impl Rules {
             }
             Effect::Deleted(_, node) => {
                 step.tasks_deleted.insert(task.clone());
+                self.open.remove(task);
                 let assignment = Assignment { task: task.clone(), version: node.version };
                 let holders = self.holders.get(&assignment).cloned().unwrap_or_default();
                 for worker in holders {
@@ -360,10 +365,14 @@ impl Rules {
 
     /// Ends the audit.
     pub fn verdict(mut self, history: &History) -> Verdict {
-        for (job, _) in self.tree.children(TASKS) {
-            for (_, node) in self.tree.children(&paths::join(TASKS, job)) {
-                self.figures.outstanding += 1;
-                self.figures.dead += usize::from(TaskState::from_json(&node.data).is_ok_and(|state| state.dead));
+        let mut vanished = Vec::new();
+        for task in &self.open {
+            self.figures.outstanding += 1;
+            match self.tree.get(&task.path()) {
+                Some(node) => {
+                    self.figures.dead += usize::from(TaskState::from_json(&node.data).is_ok_and(|state| state.dead));
+                }
+                None => vanished.push(task.clone()),
             }
         }
         let forgotten: Vec<String> = self
@@ -373,6 +382,9 @@ impl Rules {
             .map(|(job, _)| job.to_owned())
             .collect();
         if let Some(last) = history.records.last() {
+            for task in vanished {
+                self.broken("one-end", format!("task {task} is gone, and nothing in the log ended it"), last);
+            }
             for job in forgotten {
                 self.broken("leftovers", format!("{} is left without a job", paths::join(DATA, &job)), last);
             }
@@ -391,7 +403,14 @@ impl Rules {
         }
         self.figures.uncommitted = history.uncommitted;
         self.figures.torn = history.torn;
-        let verdict = match (self.violations.is_empty(), history.gaps.is_empty()) {
+        let mut doubts = history.gaps.clone();
+        if let Some(first) = self.tree.contradictions.first() {
+            let count = self.tree.contradictions.len();
+            doubts.push(format!(
+                "ZooKeeper lost transactions that it had committed: {count} later ones contradict them, first {first}"
+            ));
+        }
+        let verdict = match (self.violations.is_empty(), doubts.is_empty()) {
             (false, _) => "invalid",
             (true, false) => "unknown",
             (true, true) => "valid",
@@ -399,7 +418,7 @@ impl Rules {
         Verdict {
             verdict,
             violations: self.violations,
-            doubts: history.gaps.clone(),
+            doubts,
             figures: self.figures,
             leaders: self.leaders,
             spans: self.spans,
