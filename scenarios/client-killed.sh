@@ -19,7 +19,7 @@ until_true "it executes" begun_at_least unsealed 10
 kill_hard unsealed
 id=$(job unsealed)
 check "its job is not sealed, and nobody may remove anything from it" eval "! client results $id"
-settled() { client status | grep "^job      $id " | grep -q ' 0 waiting, 0 assigned'; }
+settled() { client status | grep "^job      $id " | grep -c ' 0 waiting, 0 assigned' >/dev/null; }
 until_true "what was submitted is done" settled
 submitted=$(begun unsealed)
 client results "$id" --seal -o json >>"$work/unsealed.found" # what the client itself had collected is gone already

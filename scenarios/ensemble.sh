@@ -11,7 +11,8 @@ witnessed red 60 0.3 --rate 6
 witnessed blue 60 0.3 --rate 6
 until_true "tasks execute" begun_at_least red 10
 
-first=$(server leader)
+leading_server
+first=$leading
 server kill "$first"
 new_leader() { local now; now=$(server leader) && [[ $now != "$first" ]]; }
 until_true "another server leads" new_leader
@@ -20,11 +21,12 @@ red_then=$(begun red)
 until_true "work goes on" work_goes_on
 check "ZooKeeper's leader $first was killed, and another took its place" new_leader
 server revive "$first"
-serves_again() { "$here/zookeeper" status --dir "$work/zookeeper" | grep "server $1:" | grep -q Mode; }
+serves_again() { "$here/zookeeper" status --dir "$work/zookeeper" | grep "server $1:" | grep -c Mode >/dev/null; }
 until_true "server $first is back" serves_again "$first"
 
 second=$(((first % 3) + 1))
-if [[ $second == "$(server leader)" ]]; then second=$(((second % 3) + 1)); fi
+leading_server
+if [[ $second == "$leading" ]]; then second=$(((second % 3) + 1)); fi
 server kill "$second"
 check "then the follower $second was killed" eval "! serves_again $second"
 red_then=$(begun red)

@@ -15,7 +15,7 @@ until_true "somebody leads" eval 'leads m1 || leads m2'
 witnessed red 30 0.5
 witnessed blue 30 0.5
 until_true "red's tasks are submitted and execute" begun_at_least red 2
-sealed() { client status | grep "^job      $1-" | grep -qv 'not sealed'; }
+sealed() { client status | grep "^job      $1-" | grep -cv 'not sealed' >/dev/null; }
 until_true "red is sealed" sealed red
 until_true "blue is sealed" sealed blue
 for name in m1 m2 w1 w2 red blue; do kill_hard "$name"; done

@@ -120,14 +120,14 @@ fail() {
 fact() { echo "$2" >"$work/fact.$1"; }
 
 # States to wait for.
-leads() { client status | grep -q "^leader   $1-"; }
-stands_by() { client status | grep -q "^backup   $1-"; }
-registered() { client status | grep -q "^worker   $1-"; }
-no_worker() { client status | grep -q '^workers  none'; }
+leads() { client status | grep -c "^leader   $1-" >/dev/null; }
+stands_by() { client status | grep -c "^backup   $1-" >/dev/null; }
+registered() { client status | grep -c "^worker   $1-" >/dev/null; }
+no_worker() { client status | grep -c '^workers  none' >/dev/null; }
 # running JOB N: at least N tasks of the job whose name begins so have begun, by the workers' logs.
 running() { (($(cat "$work"/*.log | grep -c " running task=$1-[0-9a-f]*/") >= $2)); }
 # outstanding JOB: some task of the job is in the tree.
-outstanding() { client tree --limit 1000 | sed -n '/^\/tasks/,/^\/data/p' | grep -A1 "^  $1-" | grep -q '^    [0-9]'; }
+outstanding() { client tree --limit 1000 | sed -n '/^\/tasks/,/^\/data/p' | grep -A1 "^  $1-" | grep -c '^    [0-9]' >/dev/null; }
 # job NAME: the id of the job whose name begins so.
 job() { client status | sed -n "s/^job      \($1-[0-9a-f]*\) .*/\1/p"; }
 
@@ -184,6 +184,11 @@ server() {
     [[ $1 == leader ]] || noted "server $2" "$1"
     "$here/zookeeper" "$1" "${2:-}" --dir "$work/zookeeper" 2>>"$work/zookeeper.log"
 }
+
+# leading_server: waits until one leads, and sets leading to its number.
+leading_server() { until_true "a ZooKeeper server leads" eval 'leading=$(server leader)'; }
+
+# In what follows grep reads all that it is sent: one that stops at the first match (-q) would end its sender by SIGPIPE.
 
 # The tree of the design and nothing else: four roots, JSON, no job left.
 tree_is_clean() {

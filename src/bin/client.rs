@@ -177,10 +177,11 @@ async fn look_with(client: &mut Client, command: Command) -> Result<Exit, Client
             let tally = waited?;
             match output {
                 Output::Quiet => {}
-                Output::Json => {
-                    println!("{}", serde_json::json!({ "job": job, "done": tally.done, "failed": tally.failed }))
-                }
-                Output::Table => println!("{job}: {} done, {} failed", tally.done, tally.failed),
+                Output::Json => cli::say(&format!(
+                    "{}\n",
+                    serde_json::json!({ "job": job, "done": tally.done, "failed": tally.failed })
+                )),
+                Output::Table => cli::say(&format!("{job}: {} done, {} failed\n", tally.done, tally.failed)),
             }
             verdict(&tally)
         }
@@ -205,13 +206,13 @@ async fn look_with(client: &mut Client, command: Command) -> Result<Exit, Client
             let herd = client::view::herd(client.session()).await?;
             match output {
                 Output::Quiet => {}
-                Output::Json => println!("{}", serde_json::to_string(&herd).unwrap_or_default()),
-                Output::Table => print!("{}", report::herd(&herd)),
+                Output::Json => cli::say(&format!("{}\n", serde_json::to_string(&herd).unwrap_or_default())),
+                Output::Table => cli::say(&report::herd(&herd)),
             }
             Exit::Done
         }
         Command::Tree { limit } => {
-            print!("{}", report::tree(&client::view::tree(client.session(), limit).await?));
+            cli::say(&report::tree(&client::view::tree(client.session(), limit).await?));
             Exit::Done
         }
     };
@@ -227,8 +228,8 @@ fn audit(logs: &[PathBuf], chroot: &str, output: Output) -> Exit {
     };
     match output {
         Output::Quiet => {}
-        Output::Json => println!("{}", serde_json::to_string(&verdict).unwrap_or_default()),
-        Output::Table => print!("{}", verdict.text()),
+        Output::Json => cli::say(&format!("{}\n", serde_json::to_string(&verdict).unwrap_or_default())),
+        Output::Table => cli::say(&verdict.text()),
     }
     match verdict.verdict {
         "valid" => Exit::Done,
@@ -280,7 +281,7 @@ async fn submit(connect: &ConnectArgs, submit: Submit, shutdown: &Shutdown) -> E
         }
         send(&job, payloads, submit.rate).await?;
         job.seal().await?;
-        println!("{id}");
+        cli::say(&format!("{id}\n"));
         Ok(Exit::Done)
     };
     let ended = tokio::select! {

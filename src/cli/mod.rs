@@ -153,6 +153,11 @@ pub fn run(program: impl Future<Output = Exit>) -> ExitCode {
     }
 }
 
+/// Writes to stdout, whose reader may have gone: `client status | head -1` is no error.
+pub fn say(text: &str) {
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+}
+
 /// Says what failed, and what to do about it.
 pub fn complain(error: &dyn fmt::Display, hint: Option<&str>, exit: Exit) -> Exit {
     eprintln!("error: {error}");
