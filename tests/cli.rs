@@ -162,7 +162,7 @@ fn status_shows_the_leader_the_backups_the_workers_with_their_load_and_the_queue
     let tree = stdout(&herd.client(&["tree"]));
     let roots: Vec<&str> = tree.lines().filter(|line| line.starts_with('/')).collect();
     assert_eq!(roots, ["/master", "/workers", "/tasks", "/data"]);
-    assert!(tree.contains(r#"{"kind":"sleep","policy":{"max_attempts":1},"sealed":true}"#), "{tree}");
+    assert!(tree.contains(r#"{"kind":"sleep","policy":{"max_attempts":1},"sealed":true,"tasks":6}"#), "{tree}");
     let cancelled = herd.client(&["cancel", &job]);
     assert_eq!(code(&cancelled), 0);
     herd.until("the slots are free", |status| status.contains("0 of 4 slots") && status.contains("queue    0 jobs"));

@@ -22,8 +22,6 @@ pub struct Node {
     pub czxid: i64,
     /// The session that owns it, where it is ephemeral; else 0.
     pub owner: i64,
-    /// When the data was last set, in milliseconds since 1970 on the server's clock.
-    pub mtime_ms: i64,
     /// How many children it has.
     pub children: i32,
 }
@@ -35,7 +33,6 @@ impl Node {
             version: stat.version,
             czxid: stat.czxid,
             owner: stat.ephemeral_owner,
-            mtime_ms: stat.mtime,
             children: stat.num_children,
         }
     }
@@ -95,17 +92,6 @@ impl Op {
                     path.len() + data.len()
                 }
             }
-    }
-
-    /// The znode that it is about.
-    pub fn path(&self) -> &str {
-        match self {
-            Op::Check { path, .. }
-            | Op::Delete { path, .. }
-            | Op::Create { path, .. }
-            | Op::CreateEphemeral { path, .. }
-            | Op::Set { path, .. } => path,
-        }
     }
 
     pub(super) fn add_to(&self, multi: &mut zk::MultiWriter<'_>) -> Result<(), zk::Error> {

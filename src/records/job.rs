@@ -24,7 +24,7 @@ impl Default for Policy {
     }
 }
 
-/// A job's record. Kind, arguments and policy never change; `sealed` goes from false to true, once.
+/// A job's record. Kind, arguments and policy never change; `sealed` goes from false to true, once, and brings `tasks`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobRecord {
     /// Which handler runs the tasks.
@@ -38,6 +38,10 @@ pub struct JobRecord {
     /// Whether all tasks were submitted. Only the submitter may collect, cancel or close before that.
     #[serde(default)]
     pub sealed: bool,
+    /// How many tasks were submitted, as the submitter counted them when it sealed the job; absent while it is open, or
+    /// where somebody else sealed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tasks: Option<u32>,
     /// Fields of other versions.
     #[serde(flatten)]
     pub other: Map<String, Value>,
@@ -46,7 +50,7 @@ pub struct JobRecord {
 impl JobRecord {
     /// An unsealed job of the given kind.
     pub fn new(kind: &str, args: Vec<String>, policy: Policy) -> Self {
-        JobRecord { kind: kind.to_owned(), args, policy, sealed: false, other: Map::new() }
+        JobRecord { kind: kind.to_owned(), args, policy, sealed: false, tasks: None, other: Map::new() }
     }
 
     /// As it is stored.

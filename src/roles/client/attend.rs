@@ -7,16 +7,14 @@ use std::time::Duration;
 use futures::future::join_all;
 use tokio::time::sleep;
 
-use super::{ClientError, Finished};
+use super::{CONNECT, ClientError, Finished, RECONNECT, close};
 use crate::coordination::commit::CommitError;
 use crate::coordination::{
-    Change, Committer, Failure, Mirror, MultiFailure, Op, Reader, Refusal, Scope, Session, SessionConfig, paths,
+    Change, Committer, Failure, Mirror, Op, Reader, Refusal, Scope, Session, SessionConfig, paths,
 };
 use crate::records::tree::task_number;
 use crate::records::{JobId, JobRecord, TaskId, TaskState};
 
-const CONNECT: Duration = Duration::from_secs(10);
-const RECONNECT: Duration = Duration::from_secs(60);
 /// How many znodes are read, delivered and removed at a time.
 const CHUNK: usize = 250;
 /// How often a job that has nothing outstanding is asked whether it was sealed by now.
@@ -82,7 +80,6 @@ impl Client {
                     self.session.close().await;
                     self.session = Session::connect(&self.config, RECONNECT).await?;
                 }
-                Err(ClientError::Failed(Failure::Unknown(_))) => self.session.settle().await?,
                 done => return done,
             }
         }
@@ -208,7 +205,7 @@ impl Client {
                 removed.or_else(already_gone)?;
             }
             if ended.outstanding == 0 && ended.dead == 0 {
-                self.close_job(job).await?;
+                close(&self.session, job).await?;
             }
         }
         Ok(tally)
@@ -242,7 +239,7 @@ impl Client {
             let tasks = self.session.children(&job.path()).await?.unwrap_or_default();
             let data = self.session.children(&job.data_path()).await?.unwrap_or_default();
             if tasks.is_empty() && data.is_empty() {
-                self.close_job(job).await?;
+                close(&self.session, job).await?;
                 return Ok(cancelled);
             }
             let present: BTreeSet<&String> = data.iter().collect();
@@ -263,22 +260,6 @@ impl Client {
             let removals = ended.map(|name| committer.commit(vec![delete(paths::join(&job.data_path(), name))]));
             for removed in join_all(removals).await {
                 removed.or_else(already_gone)?;
-            }
-        }
-    }
-
-    /// The row *close*.
-    async fn close_job(&self, job: &JobId) -> Result<(), ClientError> {
-        loop {
-            let delete = |path| Op::Delete { path, version: None };
-            match self.session.multi(&[delete(job.data_path()), delete(job.path())]).await {
-                Ok(_) => return Ok(()),
-                // Closed by somebody else; or something of somebody else's is left in it.
-                Err(MultiFailure { failure: Failure::Refused(Refusal::NoNode | Refusal::NotEmpty), .. }) => {
-                    return Ok(());
-                }
-                Err(MultiFailure { failure: Failure::Unknown(_), .. }) => self.session.settle().await?,
-                Err(error) => return Err(error.failure.into()),
             }
         }
     }

@@ -16,11 +16,18 @@ pub use attend::{Client, Tally};
 pub use submit::{Job, JobSpec, Results, open};
 pub use view::{Herd, JobView, MasterView, WorkerView};
 
+use std::time::Duration;
+
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::coordination::{ConnectError, Failure};
+use crate::coordination::{ConnectError, Failure, MultiFailure, Op, Refusal, Session};
 use crate::records::{DATA_BYTES_MAX, JobId, Outcome, OutcomeStatus, TaskId, TaskState};
+
+/// How long the first session may take.
+const CONNECT: Duration = Duration::from_secs(10);
+/// How long a new session may take when one ended.
+const RECONNECT: Duration = Duration::from_secs(60);
 
 /// Why a client cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -139,5 +146,19 @@ impl Finished {
     /// Whether the handler returned a result.
     pub fn is_done(&self) -> bool {
         self.status == FinishedStatus::Done
+    }
+}
+
+/// The row *close*. Returns whether the job is gone; it stays where something is left in it.
+async fn close(session: &Session, job: &JobId) -> Result<bool, Failure> {
+    loop {
+        let delete = |path| Op::Delete { path, version: None };
+        match session.multi(&[delete(job.data_path()), delete(job.path())]).await {
+            // Absent: closed by somebody else, or by this very call.
+            Ok(_) | Err(MultiFailure { failure: Failure::Refused(Refusal::NoNode), .. }) => return Ok(true),
+            Err(MultiFailure { failure: Failure::Refused(Refusal::NotEmpty), .. }) => return Ok(false),
+            Err(MultiFailure { failure: Failure::Unknown(_), .. }) => session.settle().await?,
+            Err(error) => return Err(error.failure),
+        }
     }
 }

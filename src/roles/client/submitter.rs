@@ -4,23 +4,19 @@
 //! late submit of the old session is refused, then submits again only what is absent and was never acknowledged.
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
-use super::{ClientError, Finished};
+use super::{ClientError, Finished, RECONNECT, close};
 use crate::coordination::{
-    Change, CommitError, Committer, Failure, Mirror, MultiFailure, Node, Op, Reader, Refusal, Scope, Session,
-    SessionConfig,
+    Change, CommitError, Committer, Failure, Mirror, Node, Op, Reader, Refusal, Scope, Session, SessionConfig,
 };
 use crate::records::tree::task_number;
 use crate::records::{JobId, JobRecord, TaskId, TaskState};
 
-/// How long a new session may take when one ended.
-const RECONNECT: Duration = Duration::from_secs(60);
 /// How many payloads may wait to be acknowledged before `submit` itself waits.
 pub(super) const UNACKNOWLEDGED_MAX: usize = 4096;
 
@@ -51,6 +47,7 @@ pub(super) struct Submitter {
     finished: mpsc::UnboundedSender<(TaskId, Finished)>,
     deliveries: mpsc::UnboundedReceiver<TaskId>,
     tasks: BTreeMap<u32, Submitted>,
+    acknowledged: u32,
     unacknowledged: usize,
     next: u32,
     seal: Seal,
@@ -130,6 +127,7 @@ impl Submitter {
             finished: ends.finished,
             deliveries: ends.deliveries,
             tasks: BTreeMap::new(),
+            acknowledged: 0,
             unacknowledged: 0,
             next: 0,
             seal: Seal::Open,
@@ -254,7 +252,10 @@ impl Submitter {
                     return Ok(());
                 }
                 if self.tasks.is_empty() {
-                    return self.close(session).await;
+                    if !close(session, &self.id).await? {
+                        warn!(job = %self.id, "something that this client did not submit is left in it: leaving it open");
+                    }
+                    return Ok(());
                 }
             }
             let room = self.unacknowledged < UNACKNOWLEDGED_MAX;
@@ -326,6 +327,7 @@ impl Submitter {
         if let Some(task @ Submitted::Submitting { .. }) = self.tasks.get_mut(&n)
             && let Submitted::Submitting { reply, .. } = std::mem::replace(task, Submitted::Outstanding)
         {
+            self.acknowledged += 1;
             self.unacknowledged -= 1;
             if let Some(reply) = reply {
                 let _ = reply.send(Ok(self.id.task(n)));
@@ -431,7 +433,7 @@ impl Submitter {
 
     /// The row *seal*.
     async fn set_sealed(&mut self, session: &Session, version: Option<i32>) -> Result<(), End> {
-        let record = JobRecord { sealed: true, ..self.record.clone() };
+        let record = JobRecord { sealed: true, tasks: Some(self.acknowledged), ..self.record.clone() };
         let set = Op::Set { path: self.id.path(), data: record.to_json(), version };
         match session.write(set).await {
             Ok(_) => {
@@ -443,22 +445,6 @@ impl Submitter {
             // Sealed by this very call, or by somebody else: the record tells.
             Err(Failure::Unknown(_) | Failure::Refused(Refusal::BadVersion | Refusal::NoNode)) => Err(End::Rejoin),
             Err(failure) => Err(failure.into()),
-        }
-    }
-
-    /// The row *close*.
-    async fn close(&mut self, session: &Session) -> Result<(), End> {
-        loop {
-            let delete = |path| Op::Delete { path, version: None };
-            match session.multi(&[delete(self.id.data_path()), delete(self.id.path())]).await {
-                Ok(_) | Err(MultiFailure { failure: Failure::Refused(Refusal::NoNode), .. }) => return Ok(()),
-                Err(MultiFailure { failure: Failure::Refused(Refusal::NotEmpty), .. }) => {
-                    warn!(job = %self.id, "something that this client did not submit is left in the job: leaving it open");
-                    return Ok(());
-                }
-                Err(MultiFailure { failure: Failure::Unknown(_), .. }) => session.settle().await?,
-                Err(error) => return Err(error.failure.into()),
-            }
         }
     }
 }
