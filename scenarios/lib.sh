@@ -144,7 +144,8 @@ by() { grep -c "\"worker\":\"$2-" "$1" || true; }
 audited() {
     local logs=() server
     for server in "$work"/zookeeper/[0-9]*; do logs+=(--log "$server/data"); done
-    client audit "${logs[@]}" -o json >"$work/audit.json" || client audit "${logs[@]}" >"$work/verdict.tree" || true
+    client audit --settled "${logs[@]}" -o json >"$work/audit.json" ||
+        client audit --settled "${logs[@]}" >"$work/verdict.tree" || true
     check "the auditor finds every rule kept" grep -q '^{"verdict":"valid"' "$work/audit.json"
     check "and $1 tasks submitted, each done once" test "$(figure submitted) $(figure done)" = "$1 $1"
     if [[ -e $work/witness ]]; then

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use herdsman::audit::replay::Tree;
 use herdsman::audit::txn::{Body, Op as LogOp, Txn};
-use herdsman::audit::{Verdict, audit};
+use herdsman::audit::{Ending, Verdict, audit};
 use herdsman::coordination::{Op, Session};
 use support::herd::{master, worker};
 use support::{config_at, connect, until};
@@ -58,7 +58,7 @@ impl Stage {
         let path = "/workers/w-1".to_owned();
         let register = Op::CreateEphemeral { path, data: record.into(), sequential: false };
         worker.write(register).await.expect("registered");
-        stage.all(&[create("/tasks/j-1", r#"{"kind":"echo","sealed":true}"#), create("/data/j-1", "")]).await;
+        stage.all(&[create("/tasks/j-1", r#"{"kind":"echo"}"#), create("/data/j-1", "")]).await;
         stage.all(&[create(DATA, "x"), create(TASK, "")]).await;
         (stage, leader, worker)
     }
@@ -77,7 +77,11 @@ impl Stage {
     }
 
     fn audit(&self) -> Verdict {
-        audit(&[&data_folder()], &self.chroot).expect("readable")
+        self.audit_at(Ending::Open)
+    }
+
+    fn audit_at(&self, ending: Ending) -> Verdict {
+        audit(&[&data_folder()], &self.chroot, ending).expect("readable")
     }
 
     /// The rules that were broken, each once.
@@ -252,6 +256,42 @@ async fn payload_a_task_that_comes_without_one_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn sealed_a_job_whose_client_counted_fewer_tasks_than_came_was_submitted_twice() {
+    let (stage, _leader, _worker) = Stage::new("doubled").await;
+    stage.all(&[create("/data/j-1/0000000001", "x"), create("/tasks/j-1/0000000001", "")]).await;
+    stage.all(&[set("/tasks/j-1", r#"{"kind":"echo","sealed":true,"tasks":1}"#)]).await;
+    assert_eq!(stage.broken(), ["sealed"]);
+    let what = &stage.audit().violations[0].what;
+    assert!(what.contains("submitted 1 tasks by its own count, and 2 came"), "{what}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sealed_means_that_nothing_more_comes() {
+    let (stage, _leader, _worker) = Stage::new("late").await;
+    stage.all(&[set("/tasks/j-1", r#"{"kind":"echo","sealed":true,"tasks":1}"#)]).await;
+    assert_eq!(stage.broken(), [""; 0]);
+    stage.all(&[create("/data/j-1/0000000001", "x"), create("/tasks/j-1/0000000001", "")]).await;
+    assert_eq!(stage.broken(), ["sealed"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settled_what_waits_or_runs_at_the_end_was_lost_sight_of() {
+    let (stage, leader, worker) = Stage::new("settled").await;
+    assert_eq!(stage.broken(), [""; 0], "it may still be done");
+    let one = |verdict: Verdict| (verdict.verdict, verdict.violations.iter().map(|v| v.what.clone()).next());
+    let ended_not = "task j-1/0000000000, submitted here, has not ended: ";
+    let (verdict, what) = one(stage.audit_at(Ending::Settled));
+    assert_eq!((verdict, what), ("invalid", Some(format!("{ended_not}it is in nobody's list"))));
+    assign(&leader, "w-1", ENTRY).await;
+    let (verdict, what) = one(stage.audit_at(Ending::Settled));
+    assert_eq!((verdict, what), ("invalid", Some(format!("{ended_not}it is in the list of w-1"))));
+    leader.write(set(TASK, r#"{"attempt":1,"dead":true}"#)).await.expect("set");
+    assert_eq!(one(stage.audit_at(Ending::Settled)), ("valid", None), "dead is an end");
+    complete(&worker).await;
+    assert_eq!(one(stage.audit_at(Ending::Settled)), ("valid", None));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn leftovers_of_a_closed_job_are_named_and_so_is_a_job_that_comes_back() {
     let (stage, _leader, worker) = Stage::new("leftovers").await;
     complete(&worker).await;
@@ -333,7 +373,7 @@ async fn a_torn_last_record_is_what_a_kill_leaves_and_damage_elsewhere_leaves_do
     })
     .await;
     let copy = copy_of_the_logs();
-    assert_eq!(audit(&[copy.path()], &stage.chroot).expect("readable").verdict, "valid");
+    assert_eq!(audit(&[copy.path()], &stage.chroot, Ending::Open).expect("readable").verdict, "valid");
 
     // The last record ends in zeroes, as if the process had been killed while it wrote.
     let last = logs(copy.path()).pop().expect("one");
@@ -342,7 +382,7 @@ async fn a_torn_last_record_is_what_a_kill_leaves_and_damage_elsewhere_leaves_do
     let mut torn = whole.clone();
     torn[end - 5..=end].fill(0);
     std::fs::write(&last, &torn).expect("written");
-    let verdict = audit(&[copy.path()], &stage.chroot).expect("readable");
+    let verdict = audit(&[copy.path()], &stage.chroot, Ending::Open).expect("readable");
     assert_eq!((verdict.verdict, verdict.figures.torn), ("valid", 1), "{}", verdict.text());
 
     // A flipped bit in the middle.
@@ -351,17 +391,17 @@ async fn a_torn_last_record_is_what_a_kill_leaves_and_damage_elsewhere_leaves_do
     let mut damaged = whole_first.clone();
     damaged[200] ^= 1;
     std::fs::write(&first, &damaged).expect("written");
-    let verdict = audit(&[copy.path()], &stage.chroot).expect("readable");
+    let verdict = audit(&[copy.path()], &stage.chroot, Ending::Open).expect("readable");
     assert_eq!(verdict.verdict, "unknown", "{}", verdict.text());
 
     std::fs::write(&first, &whole_first).expect("written");
 
     // The beginning was purged.
     std::fs::remove_file(&first).expect("removed");
-    let verdict = audit(&[copy.path()], &stage.chroot).expect("readable");
+    let verdict = audit(&[copy.path()], &stage.chroot, Ending::Open).expect("readable");
     assert_eq!(verdict.verdict, "unknown", "{}", verdict.text());
     assert!(verdict.doubts[0].contains("nothing is logged right before"), "{:?}", verdict.doubts);
 
     let empty = tempfile::tempdir().expect("a folder");
-    assert!(audit(&[empty.path()], "").is_err());
+    assert!(audit(&[empty.path()], "", Ending::Open).is_err());
 }

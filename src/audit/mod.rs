@@ -20,15 +20,24 @@ use std::path::Path;
 pub use log::LogError;
 pub use verdict::{Figures, Leader, Life, Span, SpanEnd, Verdict, Violation};
 
+/// What is demanded of the end of the logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// Nothing: the herd may be at work.
+    Open,
+    /// Every task has ended, or is dead: the run had its time.
+    Settled,
+}
+
 /// Reads all logs below the given folders (the data folder of each server of one ensemble) and judges the herd below
 /// `chroot` (`""` for none).
 ///
 /// Errors: a folder without a log, or one that cannot be read.
-pub fn audit(folders: &[&Path], chroot: &str) -> Result<Verdict, LogError> {
+pub fn audit(folders: &[&Path], chroot: &str, ending: Ending) -> Result<Verdict, LogError> {
     let history = log::History::read(folders)?;
     let mut rules = rules::Rules::new(chroot);
     for record in &history.records {
         rules.apply(record);
     }
-    Ok(rules.verdict(&history))
+    Ok(rules.verdict(&history, ending))
 }

@@ -9,17 +9,20 @@
 //! | `ephemeral` | a worker's znode, and so its assignments, ends with its session |
 //! | `one-holder` | no task is in the lists of two live workers at once, at the version it has |
 //! | `payload` | a payload comes and goes with its task, and nobody overwrites it |
+//! | `sealed` | a sealed job gets no more tasks, and its record counts those that it got |
 //! | `leftovers` | a job is closed with nothing left in it, and never opened again |
+//! | `settled` | no task waits or runs at the end; only where that is demanded |
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use super::Ending;
 use super::log::{History, Record};
 use super::replay::{Effect, Tree};
 use super::txn::{Body, NO_NODE, Op};
 use super::verdict::{Figures, Leader, Life, Span, SpanEnd, Verdict, Violation};
 use crate::coordination::paths;
 use crate::records::tree::{BelowTasks, DATA, MASTER, TASKS, WORKERS, below_tasks};
-use crate::records::{Assignment, JobId, Outcome, OutcomeStatus, TaskId, TaskState, WorkerRecord};
+use crate::records::{Assignment, JobId, JobRecord, Outcome, OutcomeStatus, TaskId, TaskState, WorkerRecord};
 
 /// The state of an audit.
 #[derive(Debug)]
@@ -29,9 +32,10 @@ pub struct Rules {
     violations: Vec<Violation>,
     /// Ids that were used; none is used twice.
     tasks_seen: HashSet<TaskId>,
-    /// Of these, those that have not ended.
-    open: BTreeSet<TaskId>,
-    jobs_seen: HashSet<JobId>,
+    /// Of these, those that have not ended, and which record submitted them.
+    open: BTreeMap<TaskId, usize>,
+    /// Jobs that were ever opened; none is opened twice.
+    jobs: HashMap<JobId, Submissions>,
     /// Each live worker's list.
     lists: BTreeMap<String, BTreeSet<Assignment>>,
     holders: HashMap<Assignment, BTreeSet<String>>,
@@ -46,6 +50,13 @@ pub struct Rules {
     members: HashSet<i64>,
     /// Candidates that have led, and the sessions that own or owned them.
     led: HashMap<i64, String>,
+}
+
+/// What was submitted to a job.
+#[derive(Debug, Default)]
+struct Submissions {
+    tasks: u32,
+    sealed: bool,
 }
 
 /// A transaction's effects on tasks, gathered before it is judged as a whole.
@@ -66,8 +77,8 @@ impl Rules {
             figures: Figures::default(),
             violations: Vec::new(),
             tasks_seen: HashSet::new(),
-            open: BTreeSet::new(),
-            jobs_seen: HashSet::new(),
+            open: BTreeMap::new(),
+            jobs: HashMap::new(),
             lists: BTreeMap::new(),
             holders: HashMap::new(),
             leaders: Vec::new(),
@@ -269,14 +280,28 @@ impl Rules {
         match effect {
             Effect::Created(_) => {
                 self.figures.jobs += 1;
-                if !self.jobs_seen.insert(job.clone()) {
+                if self.jobs.insert(job.clone(), Submissions::default()).is_some() {
                     self.broken("leftovers", format!("job {job} was opened a second time"), record);
                 }
+                self.look_whether_sealed(job, record);
             }
             Effect::Deleted(..) if self.tree.get(&job.data_path()).is_some() => {
                 self.broken("leftovers", format!("job {job} was closed, but {} is left", job.data_path()), record);
             }
-            Effect::Deleted(..) | Effect::Set(..) => {}
+            Effect::Set(..) => self.look_whether_sealed(job, record),
+            Effect::Deleted(..) => {}
+        }
+    }
+
+    fn look_whether_sealed(&mut self, job: &JobId, record: &Record) {
+        let stored = self.tree.get(&job.path()).and_then(|node| JobRecord::from_json(&node.data).ok());
+        let Some((stored, job_so_far)) = stored.zip(self.jobs.get_mut(job)) else { return };
+        let (before, submitted) = (std::mem::replace(&mut job_so_far.sealed, stored.sealed), job_so_far.tasks);
+        if let (false, true, Some(claimed)) = (before, stored.sealed, stored.tasks)
+            && claimed != submitted
+        {
+            let what = format!("the client of {job} submitted {claimed} tasks by its own count, and {submitted} came");
+            self.broken("sealed", what, record);
         }
     }
 
@@ -285,7 +310,13 @@ impl Rules {
             Effect::Created(_) => {
                 self.figures.submitted += 1;
                 step.tasks_created.insert(task.clone());
-                self.open.insert(task.clone());
+                self.open.insert(task.clone(), self.figures.transactions - 1);
+                if let Some(job) = self.jobs.get_mut(&task.job) {
+                    job.tasks += 1;
+                    if job.sealed {
+                        self.broken("sealed", format!("task {task} was submitted to a sealed job"), record);
+                    }
+                }
                 if !self.tasks_seen.insert(task.clone()) {
                     self.broken("one-end", format!("task {task} was submitted a second time"), record);
                 }
@@ -363,14 +394,28 @@ impl Rules {
         }
     }
 
+    /// Where a task that has not ended is.
+    fn place_of(&self, task: &TaskId, version: i32) -> String {
+        let assignment = Assignment { task: task.clone(), version };
+        match self.holders.get(&assignment).and_then(|holders| holders.first()) {
+            Some(worker) => format!("it is in the list of {worker}"),
+            None => "it is in nobody's list".to_owned(),
+        }
+    }
+
     /// Ends the audit.
-    pub fn verdict(mut self, history: &History) -> Verdict {
-        let mut vanished = Vec::new();
-        for task in &self.open {
+    pub fn verdict(mut self, history: &History, ending: Ending) -> Verdict {
+        let (mut vanished, mut unsettled) = (Vec::new(), Vec::new());
+        for (task, at) in &self.open {
             self.figures.outstanding += 1;
             match self.tree.get(&task.path()) {
                 Some(node) => {
-                    self.figures.dead += usize::from(TaskState::from_json(&node.data).is_ok_and(|state| state.dead));
+                    if TaskState::from_json(&node.data).is_ok_and(|state| state.dead) {
+                        self.figures.dead += 1;
+                    } else if ending == Ending::Settled {
+                        let place = self.place_of(task, node.version);
+                        unsettled.push((*at, format!("task {task}, submitted here, has not ended: {place}")));
+                    }
                 }
                 None => vanished.push(task.clone()),
             }
@@ -381,6 +426,9 @@ impl Rules {
             .filter(|(job, _)| self.tree.get(&paths::join(TASKS, job)).is_none())
             .map(|(job, _)| job.to_owned())
             .collect();
+        for (at, what) in unsettled {
+            self.broken("settled", what, &history.records[at]);
+        }
         if let Some(last) = history.records.last() {
             for task in vanished {
                 self.broken("one-end", format!("task {task} is gone, and nothing in the log ended it"), last);

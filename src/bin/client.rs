@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use futures::stream::{self, StreamExt, TryStreamExt};
+use herdsman::audit::Ending;
 use herdsman::cli::report::{self, Output, Report};
 use herdsman::cli::{self, ConnectArgs, Exit};
 use herdsman::records::{JobId, Policy};
@@ -81,6 +82,9 @@ enum Command {
         /// The znode below which the herd lives, where that is not the root
         #[arg(long, env = "HERDSMAN_CHROOT", value_name = "PATH", default_value = "", hide_default_value = true)]
         chroot: String,
+        /// Demand that every task has ended: the herd had its time, so what still waits or runs was lost sight of
+        #[arg(long, env = "HERDSMAN_SETTLED")]
+        settled: bool,
         /// What goes to stdout
         #[arg(short, long, env = "HERDSMAN_OUTPUT", value_enum, default_value_t = Output::Table)]
         output: Output,
@@ -140,8 +144,9 @@ fn rate(text: &str) -> Result<f64, String> {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     cli::start_logging(cli.connect.log_format, "warn");
-    if let Command::Audit { logs, chroot, output } = &cli.command {
-        return audit(logs, chroot, *output).into();
+    if let Command::Audit { logs, chroot, settled, output } = &cli.command {
+        let ending = if *settled { Ending::Settled } else { Ending::Open };
+        return audit(logs, chroot, ending, *output).into();
     }
     cli::run(async {
         let shutdown = match Shutdown::on_signals() {
@@ -220,9 +225,9 @@ async fn look_with(client: &mut Client, command: Command) -> Result<Exit, Client
 }
 
 /// The auditor needs no ZooKeeper, only what it left behind.
-fn audit(logs: &[PathBuf], chroot: &str, output: Output) -> Exit {
+fn audit(logs: &[PathBuf], chroot: &str, ending: Ending, output: Output) -> Exit {
     let folders: Vec<&Path> = logs.iter().map(PathBuf::as_path).collect();
-    let verdict = match herdsman::audit::audit(&folders, chroot) {
+    let verdict = match herdsman::audit::audit(&folders, chroot, ending) {
         Ok(verdict) => verdict,
         Err(error) => return cli::complain(&error, Some("name the server's dataDir"), Exit::Usage),
     };

@@ -14,7 +14,7 @@ use anyhow::Context;
 
 use super::herd::{Process, Servers};
 use super::schedule::{Fault, Injection, Target, draw};
-use crate::audit::{SpanEnd, Verdict, audit};
+use crate::audit::{Ending, SpanEnd, Verdict, audit};
 use crate::coordination::{ConnectString, SessionConfig};
 use crate::roles::client::{Client, view};
 use crate::shutdown::Shutdown;
@@ -116,7 +116,7 @@ async fn run_on(chaos: &Chaos, schedule: &[Injection], servers: &Servers) -> any
     let ended_after = healed.elapsed();
     let folders = servers.data_folders();
     let folders: Vec<&Path> = folders.iter().map(PathBuf::as_path).collect();
-    let verdict = audit(&folders, "")?;
+    let verdict = audit(&folders, "", Ending::Open)?;
     let longest_stall = longest_stall(&verdict, healed_ms);
     let live = ended.and_then(|()| judge(&verdict, longest_stall, chaos.timeout));
     let witness = std::fs::read_to_string(chaos.work.join("witness")).unwrap_or_default();

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use crate::audit::{Verdict, audit};
+use crate::audit::{Ending, Verdict, audit};
 
 /// A scenario that was run.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ impl Case {
         let mut data: Vec<PathBuf> = (1..=9).map(|n| folder.join(format!("zookeeper/{n}/data"))).collect();
         data.retain(|path| path.is_dir());
         let folders: Vec<&Path> = data.iter().map(PathBuf::as_path).collect();
-        let verdict = audit(&folders, "").with_context(|| format!("the logs of scenario {name}"))?;
+        let verdict = audit(&folders, "", Ending::Settled).with_context(|| format!("the logs of scenario {name}"))?;
         let fault = |line: &str| {
             let mut fields = line.split('\t');
             let (at_ms, target, what) = (fields.next()?.parse().ok()?, fields.next()?, fields.next()?);
