@@ -7,35 +7,32 @@
 
 export HERDSMAN_SESSION_TIMEOUT=10s
 herd 2 2 --allow exec
-witnessed red 60 0.3 --rate 6
-witnessed blue 60 0.3 --rate 6
-until_true "tasks execute" begun_at_least red 10
+under_way() { until_true "$1's tasks execute" begun_at_least "$1" 10 && outstanding "$1"; }
 
+witnessed red 60 0.3 --rate 12
+check "red is under way" under_way red
 leading_server
 first=$leading
 server kill "$first"
 new_leader() { local now; now=$(server leader) && [[ $now != "$first" ]]; }
 until_true "another server leads" new_leader
-work_goes_on() { begun_at_least red $((red_then + 5)); }
-red_then=$(begun red)
-until_true "work goes on" work_goes_on
 check "ZooKeeper's leader $first was killed, and another took its place" new_leader
+done_by red 60
 server revive "$first"
 serves_again() { "$here/zookeeper" status --dir "$work/zookeeper" | grep "server $1:" | grep -c Mode >/dev/null; }
 until_true "server $first is back" serves_again "$first"
 
-second=$(((first % 3) + 1))
+witnessed blue 60 0.3 --rate 12
+check "blue is under way" under_way blue
 leading_server
+second=$(((first % 3) + 1))
 if [[ $second == "$leading" ]]; then second=$(((second % 3) + 1)); fi
 server kill "$second"
 check "then the follower $second was killed" eval "! serves_again $second"
-red_then=$(begun red)
-until_true "work goes on" work_goes_on
-server revive "$second"
-
-done_by red 60
 done_by blue 60
-check "m1 still leads" leads m1
+server revive "$second"
 until_true "server $second is back" serves_again "$second"
+
+check "m1 still leads" leads m1
 audited 120
 check "nobody's session ended: no task was begun twice" test "$(grep -c ^begin "$work/witness")" = 120

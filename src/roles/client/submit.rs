@@ -4,18 +4,14 @@
 //! `submitter.rs`. If the process dies, the job goes on without it, and anybody can collect it once it
 //! is sealed.
 
-use std::time::Duration;
-
 use rand::Rng;
 use tokio::sync::{mpsc, oneshot};
 
 use super::submitter::{Command, Ends, Submitter, UNACKNOWLEDGED_MAX};
-use super::{ClientError, Finished};
+use super::{CONNECT, ClientError, Finished};
 use crate::coordination::{Failure, Op, Refusal, Session, SessionConfig, paths};
 use crate::records::{DATA_BYTES_MAX, JobId, JobRecord, Policy, TaskId};
 
-/// How long the first connection may take.
-const CONNECT: Duration = Duration::from_secs(10);
 /// How many sessions may end while the job is being opened.
 const TRIES_MAX: usize = 5;
 

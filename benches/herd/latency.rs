@@ -1,0 +1,108 @@
+//! How long one task takes: at rest, in an open job, and at half the greatest throughput.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use futures::stream::{FuturesUnordered, StreamExt};
+use hdrhistogram::Histogram;
+use herdsman::coordination::SessionConfig;
+use herdsman::roles::client::{JobSpec, open};
+use zookeeper_client as zk;
+
+use super::bare::serial_writes;
+use super::processes::{Process, until_status};
+use super::{PAYLOAD, Run};
+
+const ROUND_TRIPS: usize = 1_000;
+/// For how long tasks are submitted at half the greatest throughput.
+const LOADED: Duration = Duration::from_secs(10);
+const COLUMNS: [&str; 8] =
+    ["tasks/s", "one write us", "p50 us", "in writes", "p99 us", "in p50", "p99.9 us", "most us"];
+
+pub fn measure(run: &mut Run) {
+    let (_master, _worker) = (Process::master(run.address), Process::worker(run.address));
+    until_status(run.address, "a herd", |status| status.contains("leader") && status.contains("\nworker "));
+    let began = Instant::now();
+    let warm = 50_000;
+    Process::submit(run.address, warm, &["--wait"]).succeeds();
+    let half = f64::from(warm) / began.elapsed().as_secs_f64() / 2.0;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    let (alone, loaded, write) = runtime.block_on(async {
+        let client = zk::Client::connect(run.address).await.expect("ZooKeeper is up");
+        let config = SessionConfig {
+            zookeeper: run.address.parse().expect("a connect string"),
+            session_timeout: Duration::from_secs(10),
+            create_chroot: false,
+        };
+        let before = serial_writes(&client, ROUND_TRIPS).await;
+        let alone = alone(&config).await;
+        let after = serial_writes(&client, ROUND_TRIPS).await;
+        let loaded = at_rate(&config, half).await;
+        let middle = |writes: Vec<Duration>| writes[writes.len() / 2].as_secs_f64() * 1e6;
+        (alone, loaded, f64::midpoint(middle(before), middle(after)))
+    });
+    let mut table = run.report.table("latency: from submit to outcome; at rest, then at half the throughput", &COLUMNS);
+    for (rate, times) in [(0.0, alone), (half, loaded)] {
+        let at = |quantile: f64| times.value_at_quantile(quantile) as f64;
+        let (p50, p99) = (at(0.5), at(0.99));
+        table.row(&[rate, write, p50, p50 / write, p99, p99 / p50, at(0.999), times.max() as f64]);
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// One task after another.
+async fn alone(config: &SessionConfig) -> Histogram<u64> {
+    let (job, mut results) = open(config, JobSpec::new("sleep"), &mut rand::rng()).await.expect("opened");
+    let mut times = Histogram::new(3).expect("three digits");
+    for round in 0..ROUND_TRIPS + 100 {
+        let began = Instant::now();
+        job.submit(PAYLOAD.into()).await.expect("submitted");
+        results.next().await.expect("the herd lives").expect("an outcome");
+        if round >= 100 {
+            times.record(micros(began.elapsed())).expect("in range");
+        }
+    }
+    job.seal().await.expect("sealed");
+    results.next().await.expect("closed");
+    times
+}
+
+/// So many tasks a second, each measured from when it was to be submitted, so that a stall counts for all that it delays.
+async fn at_rate(config: &SessionConfig, rate: f64) -> Histogram<u64> {
+    let (job, mut results) = open(config, JobSpec::new("sleep"), &mut rand::rng()).await.expect("opened");
+    let mut times = Histogram::new(3).expect("three digits");
+    let began = Instant::now();
+    let due = |n: u32| began + Duration::from_secs_f64(f64::from(n) / rate);
+    let last = (LOADED.as_secs_f64() * rate) as u32;
+    let submitting = async {
+        let mut under_way = FuturesUnordered::new();
+        let mut due_now = VecDeque::new();
+        let mut next = 0;
+        while next < last {
+            while next < last && due(next) <= Instant::now() {
+                due_now.push_back(next);
+                next += 1;
+            }
+            under_way.extend(due_now.drain(..).map(|_| job.submit(PAYLOAD.into())));
+            tokio::select! {
+                Some(submitted) = under_way.next() => drop(submitted.expect("submitted")),
+                () = tokio::time::sleep_until(due(next).into()) => {}
+            }
+        }
+        while let Some(submitted) = under_way.next().await {
+            submitted.expect("submitted");
+        }
+        job.seal().await.expect("sealed");
+    };
+    let receiving = async {
+        while let Some(finished) = results.next().await.expect("the herd lives") {
+            let number = finished.task.rsplit('/').next().and_then(|n| n.parse().ok()).expect("a task's number");
+            times.record(micros(due(number).elapsed())).expect("in range");
+        }
+    };
+    tokio::join!(submitting, receiving);
+    times
+}
