@@ -16,6 +16,9 @@ pub(crate) type JobKey = i64;
 /// Entries of a worker's list in the order in which they are to be run.
 pub(crate) type Place = u64;
 
+/// A worker whose slots are busy is given more once this share of what may be under way to it is free: one in so many.
+const REFILL_SHARE: usize = 4;
+
 /// Everything that a master knows of tasks and workers.
 #[derive(Debug, Default)]
 pub struct Ledger {
@@ -24,7 +27,7 @@ pub struct Ledger {
     pub(crate) workers: HashMap<WorkerId, Worker>,
     /// Jobs with tasks that wait, and a record that says for whom.
     pub(crate) ready: BTreeSet<JobKey>,
-    /// Workers whose list is shorter than their window, the one with the most idle slots first.
+    /// Workers that are being refilled, the one with the most idle slots first.
     pub(crate) open: BTreeSet<(i64, WorkerId)>,
     /// Workers whose list is longer than their window.
     pub(crate) over: BTreeSet<WorkerId>,
@@ -69,6 +72,9 @@ pub(crate) struct Worker {
     pub(crate) list: BTreeMap<Place, Entry>,
     /// The longest that the list may become: its slots and what is on its way there and back.
     pub(crate) window: usize,
+    /// Whether it is given tasks: from when it has an idle slot, or room for a good part of what may be under way, until
+    /// its list is as long as its window. A list is written and read whole, so many entries at a time make each cheap.
+    refilling: bool,
     /// It said that it stops.
     pub(crate) stops: bool,
 }
@@ -92,6 +98,18 @@ pub struct Counts {
 impl Job {
     pub(crate) fn version(&self, n: u32) -> i32 {
         self.attempted.get(&n).map_or(0, |attempted| attempted.version)
+    }
+}
+
+impl Worker {
+    fn refill(&mut self) {
+        let (length, slots) = (self.list.len(), self.record.slots as usize);
+        let room = self.window.saturating_sub(length);
+        if room == 0 {
+            self.refilling = false;
+        } else if length < slots || room * REFILL_SHARE >= self.window - slots {
+            self.refilling = true;
+        }
     }
 }
 
@@ -203,7 +221,7 @@ impl Ledger {
             return;
         }
         let window = record.slots as usize;
-        let worker = Worker { record: record.clone(), list: BTreeMap::new(), window, stops: false };
+        let worker = Worker { record: record.clone(), list: BTreeMap::new(), window, refilling: false, stops: false };
         self.workers.insert(id.clone(), worker);
         let (assignments, errors) = record.assignments();
         let entries = assignments.len();
@@ -364,13 +382,14 @@ impl Ledger {
 
     /// Files a worker under its load: tasks in its list less its slots, so the most idle comes first.
     fn refresh_load(&mut self, id: &WorkerId) {
-        let Some(worker) = self.workers.get(id) else { return };
+        let Some(worker) = self.workers.get_mut(id) else { return };
+        worker.refill();
         let (length, slots) = (worker.list.len() as i64, i64::from(worker.record.slots));
         // The list changed by one entry at most since it was filed.
         for load in [length - slots - 1, length - slots, length - slots + 1] {
             self.open.remove(&(load, id.clone()));
         }
-        if !worker.stops && worker.list.len() < worker.window {
+        if !worker.stops && worker.refilling {
             self.open.insert((length - slots, id.clone()));
         }
         if worker.list.len() > worker.window {

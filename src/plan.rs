@@ -34,7 +34,7 @@ impl Plan {
 /// Decides, and books the decision in the ledger as done. Whoever cannot write the plan reads the tree anew.
 ///
 /// 1. Waiting tasks, the oldest job's first, go to the worker with the most idle slots that runs their kind, then
-///    beyond the slots up to each worker's window: the tasks on their way (Little's law).
+///    beyond the slots up to each worker's window: the tasks on their way (Little's law), a good part of it at a time.
 /// 2. Attempts that ended with their worker are ended in the tree.
 ///
 /// Takes O(tasks assigned x log workers); the backlog does not matter.

@@ -63,6 +63,18 @@ fn tasks_are_spread_over_idle_slots_before_any_worker_gets_more() {
 }
 
 #[test]
+fn a_worker_whose_slots_are_busy_is_given_more_when_a_quarter_of_its_window_is_free() {
+    let mut ledger = backlog(30);
+    ledger.worker_is(&worker("w"), &runs(2, &["k"]));
+    ledger.set_window(&worker("w"), 10);
+    assert_eq!(plan(&mut ledger).assigned, 10);
+    ledger.task_gone(&job("j").task(0));
+    assert_eq!(plan(&mut ledger).assigned, 0, "one of eight");
+    ledger.task_gone(&job("j").task(1));
+    assert_eq!(plan(&mut ledger).assigned, 2, "two of eight, and the list is as long as the window again");
+}
+
+#[test]
 fn nothing_is_assigned_beyond_the_slots_until_the_window_allows_it() {
     let mut ledger = backlog(10);
     ledger.worker_is(&worker("w"), &runs(2, &["k"]));

@@ -11,7 +11,7 @@ use herdsman::audit::Ending;
 use herdsman::cli::report::{self, Output, Report};
 use herdsman::cli::{self, ConnectArgs, Exit};
 use herdsman::records::{JobId, Policy};
-use herdsman::roles::client::{self, Client, ClientError, Job, JobSpec, Results, Tally};
+use herdsman::roles::client::{self, Client, ClientError, Job, JobSpec, Limit, Results, Tally, WhenFull};
 use herdsman::shutdown::Shutdown;
 
 /// How long nothing must happen before the client looks for a reason.
@@ -123,6 +123,14 @@ struct Submit {
     /// Submit no more than so many tasks a second
     #[arg(long, env = "HERDSMAN_RATE", value_name = "PER_SECOND", value_parser = rate)]
     rate: Option<f64>,
+
+    /// How many tasks the tree may hold, of all jobs, outstanding or not yet collected
+    #[arg(long, env = "HERDSMAN_TASKS_MAX", value_name = "N", default_value_t = Limit::default().tasks_max)]
+    tasks_max: usize,
+
+    /// Refuse to submit more when it holds as many, instead of waiting for room
+    #[arg(long, env = "HERDSMAN_REFUSE_WHEN_FULL")]
+    refuse_when_full: bool,
 
     /// Wait for the outcomes, print and remove them
     #[arg(long, env = "HERDSMAN_WAIT")]
@@ -265,8 +273,10 @@ async fn submit(connect: &ConnectArgs, submit: Submit, shutdown: &Shutdown) -> E
             return cli::complain(&error, Some("leave out --kind, or what comes after --"), Exit::Usage);
         }
     }
+    let when_full = if submit.refuse_when_full { WhenFull::Refuse } else { WhenFull::Wait };
+    let limit = Limit { tasks_max: submit.tasks_max.max(1), when_full };
     let name = submit.job.clone().unwrap_or_else(|| kind.clone());
-    let spec = JobSpec { name, kind, args: submit.program.clone(), policy: Policy::default() };
+    let spec = JobSpec { name, kind, args: submit.program.clone(), policy: Policy::default(), limit };
     let (config, mut rng) = (connect.session(false), rand::rng());
     let opened = tokio::select! {
         opened = client::open(&config, spec, &mut rng) => opened,

@@ -198,6 +198,11 @@ pub fn client_failed(error: &ClientError) -> Exit {
         ClientError::Malformed { .. } => {
             complain(error, Some("delete or repair that znode; docs/protocol.md says what belongs there"), Exit::Failed)
         }
+        ClientError::Full { .. } => complain(
+            error,
+            Some("collect outcomes with `client results JOB`, wait for room, or raise --tasks-max"),
+            Exit::Failed,
+        ),
         ClientError::Sealed(_) => complain(error, None, Exit::Failed),
         ClientError::Failed(_) => complain(error, Some("is ZooKeeper up? `client status` tells"), Exit::Lost),
     }

@@ -5,7 +5,7 @@ use futures::future::join_all;
 use herdsman::coordination::SessionConfig;
 use herdsman::faults::line::{Line, MULTI};
 use herdsman::records::DATA_BYTES_MAX;
-use herdsman::roles::client::{Client, ClientError, FinishedStatus, JobSpec, open};
+use herdsman::roles::client::{Client, ClientError, FinishedStatus, JobSpec, Limit, WhenFull, open};
 
 use crate::support::herd::{master, worker};
 use crate::support::{children, connect, fresh_config, through, until, zookeeper};
@@ -199,4 +199,67 @@ async fn a_job_that_does_not_exist_is_named() {
     let id = "nothing-0badcafe".parse().expect("an id");
     assert!(matches!(client.wait(&id, |_| {}).await, Err(ClientError::NotFound(_))));
     assert!(matches!(client.results(&id, true, false, |_| {}).await, Err(ClientError::NotFound(_))));
+}
+
+fn at_most(tasks_max: usize, when_full: WhenFull) -> JobSpec {
+    JobSpec { limit: Limit { tasks_max, when_full }, ..JobSpec::new("echo") }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_tree_refuses_a_task_and_takes_it_when_outcomes_were_collected() {
+    let config = fresh_config();
+    let roots = master(&config, "m");
+    let session = connect(&config).await;
+    until("the roots are there", async || session.get("/data").await.expect("readable").is_some()).await;
+    roots.stop().await;
+    let (job, mut results) = open(&config, at_most(5, WhenFull::Refuse), &mut rand::rng()).await.expect("opened");
+    for n in 0..5 {
+        job.submit(vec![n]).await.expect("there is room");
+    }
+    let refused = job.submit(vec![5]).await.expect_err("the tree is full");
+    assert_eq!(refused.to_string(), "the tree holds 5 tasks, outstanding or not yet collected, and may hold 5");
+    let _herd = herd(&config).await;
+    for _ in 0..5 {
+        results.next().await.expect("the herd lives").expect("an outcome");
+    }
+    until("there is room again", async || job.submit(vec![6]).await.is_ok()).await;
+    job.seal().await.expect("sealed");
+    assert_eq!(results.next().await.expect("the herd lives").map(|finished| finished.is_done()), Some(true));
+    assert_eq!(results.next().await.expect("closed"), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_submitter_waits_for_room_and_the_tree_never_holds_more_than_it_may() {
+    let config = fresh_config();
+    let _herd = herd(&config).await;
+    let (job, mut results) = open(&config, at_most(10, WhenFull::Wait), &mut rand::rng()).await.expect("opened");
+    let id = job.id().clone();
+    let session = connect(&config).await;
+    let submitted = async {
+        join_all((0..100).map(|n| job.submit(vec![n]))).await.into_iter().for_each(|task| drop(task.expect("in turn")));
+        job.seal().await.expect("sealed");
+    };
+    let received = async {
+        let mut count = 0;
+        while results.next().await.expect("the herd lives").is_some() {
+            count += 1;
+            assert!(children(&session, &id.data_path()).await.len() <= 10);
+        }
+        count
+    };
+    let ((), count) = tokio::join!(submitted, received);
+    assert_eq!(count, 100);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_would_fill_the_tree_by_itself_and_collects_nothing_is_refused_instead_of_waiting_for_ever() {
+    let config = fresh_config();
+    let _herd = herd(&config).await;
+    let (job, results) = open(&config, at_most(10, WhenFull::Wait), &mut rand::rng()).await.expect("opened");
+    let left = tokio::spawn(results.leave());
+    let submitted = join_all((0..12).map(|n| job.submit(vec![n]))).await;
+    let refused: Vec<_> = submitted.into_iter().filter_map(Result::err).collect();
+    assert!(matches!(refused[..], [ClientError::Full { tasks_max: 10, .. }, _]), "{refused:?}");
+    job.seal().await.expect("sealed");
+    left.await.expect("no panic").expect("what was taken is in the tree");
 }

@@ -3,16 +3,20 @@
 //! | file | what it holds |
 //! |---|---|
 //! | [`submit`] | [`open`]: a job of one's own, from the first task to the last outcome |
-//! | `submitter` | the task behind it |
+//! | `submitter`, `calls` | the task behind it, and what that has under way |
+//! | [`room`] | how many tasks the tree takes |
 //! | [`attend`] | [`Client`]: a job known by its name: wait, results, cancel |
 //! | [`view`] | what the herd looks like: status and tree |
 
 pub mod attend;
+mod calls;
+pub mod room;
 pub mod submit;
 mod submitter;
 pub mod view;
 
 pub use attend::{Client, Tally};
+pub use room::{Limit, WhenFull};
 pub use submit::{Job, JobSpec, Results, open};
 pub use view::{Herd, JobView, MasterView, WorkerView};
 
@@ -50,6 +54,14 @@ pub enum ClientError {
     /// A payload is over the limit.
     #[error("a payload has {0} bytes, more than the {DATA_BYTES_MAX} that fit: split it, or pass where it is stored")]
     TooLarge(usize),
+    /// The tree holds as many tasks as it may.
+    #[error("the tree holds {tasks} tasks, outstanding or not yet collected, and may hold {tasks_max}")]
+    Full {
+        /// How many there are.
+        tasks: usize,
+        /// How many there may be.
+        tasks_max: usize,
+    },
     /// ZooKeeper refused, or the session ended and nothing can be said.
     #[error("ZooKeeper: {0}")]
     Failed(#[from] Failure),

@@ -7,8 +7,8 @@
 use rand::Rng;
 use tokio::sync::{mpsc, oneshot};
 
-use super::submitter::{Command, Ends, Submitter, UNACKNOWLEDGED_MAX};
-use super::{CONNECT, ClientError, Finished};
+use super::submitter::{Command, Ends, Submission, Submitter, UNACKNOWLEDGED_MAX};
+use super::{CONNECT, ClientError, Finished, Limit};
 use crate::coordination::{Failure, Op, Refusal, Session, SessionConfig, paths};
 use crate::records::{DATA_BYTES_MAX, JobId, JobRecord, Policy, TaskId};
 
@@ -26,12 +26,20 @@ pub struct JobSpec {
     pub args: Vec<String>,
     /// How its tasks are treated.
     pub policy: Policy,
+    /// How much the tree may hold.
+    pub limit: Limit,
 }
 
 impl JobSpec {
     /// A job of the given kind, named after it.
     pub fn new(kind: &str) -> Self {
-        JobSpec { name: kind.to_owned(), kind: kind.to_owned(), args: Vec::new(), policy: Policy::default() }
+        JobSpec {
+            name: kind.to_owned(),
+            kind: kind.to_owned(),
+            args: Vec::new(),
+            policy: Policy::default(),
+            limit: Limit::default(),
+        }
     }
 }
 
@@ -75,7 +83,7 @@ pub async fn open(config: &SessionConfig, spec: JobSpec, rng: &mut impl Rng) -> 
     let (delivered, deliveries) = mpsc::unbounded_channel();
     let (ended_in, ended) = oneshot::channel();
     let ends = Ends { commands: received, finished: finished_in, deliveries };
-    let submitter = Submitter::new(config.clone(), id.clone(), record, ends);
+    let submitter = Submitter::new(config.clone(), id.clone(), record, spec.limit, ends);
     tokio::spawn(async move {
         let _ = ended_in.send(submitter.run(session).await);
     });
@@ -114,14 +122,15 @@ impl Job {
 
     /// Submits a task; done when ZooKeeper has acknowledged it: from then on it will be completed, once.
     ///
-    /// Submissions are made in the order of the calls. Errors: the payload is over 512 KiB, the job was sealed or
+    /// Submissions are made in the order of the calls. Waits while the tree is full, unless [`JobSpec::limit`]
+    /// says otherwise. Errors: the payload is over 512 KiB, the tree is full, the job was sealed or
     /// closed by somebody else, or no session could be had for a minute.
     pub async fn submit(&self, payload: Vec<u8>) -> Result<TaskId, ClientError> {
         if payload.len() > DATA_BYTES_MAX {
             return Err(ClientError::TooLarge(payload.len()));
         }
         let (reply, answer) = oneshot::channel();
-        self.ask(Command::Submit { payload, reply }, answer).await
+        self.ask(Command::Submit(Submission { payload, reply }), answer).await
     }
 
     /// Seals the job: all is submitted. Done when ZooKeeper has acknowledged everything.

@@ -5,15 +5,15 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use futures::future::{BoxFuture, FutureExt};
-use futures::stream::{FuturesUnordered, StreamExt};
+use futures::future::FutureExt;
+use futures::stream::StreamExt;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
-use super::{ClientError, Finished, RECONNECT, close};
-use crate::coordination::{
-    Change, CommitError, Committer, Failure, Mirror, Node, Op, Reader, Refusal, Scope, Session, SessionConfig,
-};
+use super::calls::{Calls, Remains};
+use super::room::Door;
+use super::{ClientError, Finished, Limit, RECONNECT, close};
+use crate::coordination::{Change, CommitError, Failure, Mirror, Node, Op, Refusal, Scope, Session, SessionConfig};
 use crate::records::tree::task_number;
 use crate::records::{JobId, JobRecord, TaskId, TaskState};
 
@@ -23,8 +23,15 @@ pub(super) const UNACKNOWLEDGED_MAX: usize = 4096;
 /// What the handle asks for.
 #[derive(Debug)]
 pub(super) enum Command {
-    Submit { payload: Vec<u8>, reply: Reply<TaskId> },
+    Submit(Submission),
     Seal { reply: Reply<()> },
+}
+
+/// A task to be submitted.
+#[derive(Debug)]
+pub(super) struct Submission {
+    pub(super) payload: Vec<u8>,
+    pub(super) reply: Reply<TaskId>,
 }
 
 /// Where the answer to a command goes.
@@ -42,6 +49,7 @@ pub(super) struct Submitter {
     config: SessionConfig,
     id: JobId,
     record: JobRecord,
+    door: Door<Submission>,
     /// `None` once no more commands can come.
     commands: Option<mpsc::Receiver<Command>>,
     finished: mpsc::UnboundedSender<(TaskId, Finished)>,
@@ -74,28 +82,6 @@ enum Submitted {
     Collecting(Remains),
 }
 
-/// What is left in the tree of a task that was delivered.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Remains {
-    Nothing,
-    Outcome,
-    DeadTask,
-    DeadTaskWithoutPayload,
-}
-
-/// A call under way for a task, and its answer.
-type Call<Answer> = BoxFuture<'static, (u32, Answer)>;
-
-/// Calls under way on one session.
-struct Calls {
-    submit: Committer,
-    clean: Committer,
-    reader: Reader,
-    submitting: FuturesUnordered<Call<Result<(), CommitError>>>,
-    fetching: FuturesUnordered<Call<Result<Option<Node>, Failure>>>,
-    collecting: FuturesUnordered<Call<(Remains, Result<(), CommitError>)>>,
-}
-
 /// Why a session is given up.
 enum End {
     SessionOver,
@@ -118,11 +104,12 @@ impl From<Failure> for End {
 
 impl Submitter {
     /// A job just opened: nothing submitted, its record at version 0.
-    pub(super) fn new(config: SessionConfig, id: JobId, record: JobRecord, ends: Ends) -> Self {
+    pub(super) fn new(config: SessionConfig, id: JobId, record: JobRecord, limit: Limit, ends: Ends) -> Self {
         Submitter {
             config,
             id,
             record,
+            door: Door::new(limit),
             commands: Some(ends.commands),
             finished: ends.finished,
             deliveries: ends.deliveries,
@@ -228,14 +215,7 @@ impl Submitter {
         let guard = Op::Check { path: self.id.path(), version };
         let scope = Scope { levels: 1, read_created: |_| false, read_changed: |_| true };
         let mut mirror = Mirror::start(session.clone(), &self.id.path(), scope);
-        let mut calls = Calls {
-            submit: Committer::start(session.clone(), Some(guard)),
-            clean: Committer::start(session.clone(), None),
-            reader: Reader::start(session.clone()),
-            submitting: FuturesUnordered::new(),
-            fetching: FuturesUnordered::new(),
-            collecting: FuturesUnordered::new(),
-        };
+        let mut calls = Calls::on(session, guard);
         for (n, task) in &self.tasks {
             match task {
                 Submitted::Submitting { payload, .. } => calls.submit(&self.id.task(*n), payload.clone()),
@@ -243,6 +223,7 @@ impl Submitter {
                 Submitted::Delivered(_) | Submitted::Outstanding | Submitted::Fetching => {}
             }
         }
+        self.door.look_anew();
         loop {
             if matches!(self.seal, Seal::Wanted(_)) && self.unacknowledged == 0 {
                 self.set_sealed(session, version).await?;
@@ -258,10 +239,16 @@ impl Submitter {
                     return Ok(());
                 }
             }
-            let room = self.unacknowledged < UNACKNOWLEDGED_MAX;
+            // Nobody but ourselves may collect from a job that is not sealed.
+            let (finished, submitted) = (&self.finished, self.acknowledged as usize);
+            let own = || if finished.is_closed() { submitted } else { 0 };
+            let all_is_in_the_tree = self.unacknowledged == 0; // so that a look sees it
             tokio::select! {
-                command = next_command(&mut self.commands), if self.commands.is_some() && room => {
+                command = next_command(&mut self.commands), if self.takes_commands() => {
                     self.command(command, &mut calls);
+                }
+                (task, admitted) = self.door.opened(session, own), if all_is_in_the_tree => {
+                    self.admit(task, admitted, &mut calls)?;
                 }
                 Some((n, submitted)) = calls.submitting.next() => self.submitted(n, submitted)?,
                 changes = mirror.next() => match changes {
@@ -281,17 +268,16 @@ impl Submitter {
         }
     }
 
+    fn takes_commands(&self) -> bool {
+        self.commands.is_some() && self.door.is_free() && self.unacknowledged < UNACKNOWLEDGED_MAX
+    }
+
     fn command(&mut self, command: Option<Command>, calls: &mut Calls) {
         match command {
-            Some(Command::Submit { reply, .. }) if !matches!(self.seal, Seal::Open) => {
-                let _ = reply.send(Err(ClientError::Sealed(self.id.clone())));
-            }
-            Some(Command::Submit { payload, reply }) => {
-                let n = self.next;
-                self.next += 1;
-                calls.submit(&self.id.task(n), payload.clone());
-                self.tasks.insert(n, Submitted::Submitting { payload, reply: Some(reply) });
-                self.unacknowledged += 1;
+            Some(Command::Submit(submission)) => {
+                if let Some(submission) = self.door.pass(submission) {
+                    self.submit(submission, calls);
+                }
             }
             Some(Command::Seal { reply }) => match self.seal {
                 Seal::Sealed => drop(reply.send(Ok(()))),
@@ -304,6 +290,31 @@ impl Submitter {
                 }
             }
         }
+    }
+
+    fn submit(&mut self, Submission { payload, reply }: Submission, calls: &mut Calls) {
+        if !matches!(self.seal, Seal::Open) {
+            let _ = reply.send(Err(ClientError::Sealed(self.id.clone())));
+            return;
+        }
+        let n = self.next;
+        self.next += 1;
+        calls.submit(&self.id.task(n), payload.clone());
+        self.tasks.insert(n, Submitted::Submitting { payload, reply: Some(reply) });
+        self.unacknowledged += 1;
+    }
+
+    /// The tree was looked at: the task that waited is submitted, or refused.
+    fn admit(&mut self, task: Submission, admitted: Result<(), ClientError>, calls: &mut Calls) -> Result<(), End> {
+        match admitted {
+            Ok(()) => self.submit(task, calls),
+            Err(ClientError::Failed(failure)) => {
+                self.door.keep(task);
+                return Err(failure.into());
+            }
+            Err(error) => drop(task.reply.send(Err(error))),
+        }
+        Ok(())
     }
 
     fn submitted(&mut self, n: u32, submitted: Result<(), CommitError>) -> Result<(), End> {
@@ -446,31 +457,6 @@ impl Submitter {
             Err(Failure::Unknown(_) | Failure::Refused(Refusal::BadVersion | Refusal::NoNode)) => Err(End::Rejoin),
             Err(failure) => Err(failure.into()),
         }
-    }
-}
-
-impl Calls {
-    /// The row *submit*.
-    fn submit(&mut self, task: &TaskId, payload: Vec<u8>) {
-        let commit = self.submit.commit(vec![
-            Op::Create { path: task.data_path(), data: payload },
-            Op::Create { path: task.path(), data: Vec::new() },
-        ]);
-        let n = task.n;
-        self.submitting.push(async move { (n, commit.await) }.boxed());
-    }
-
-    /// The rows *collect* and, for what is left of a dead task, *cancel*.
-    fn clean(&mut self, task: &TaskId, remains: Remains) {
-        let delete = |path, version| Op::Delete { path, version };
-        let ops = match remains {
-            Remains::Nothing => Vec::new(),
-            Remains::Outcome => vec![delete(task.data_path(), Some(1))],
-            Remains::DeadTask => vec![delete(task.path(), None), delete(task.data_path(), None)],
-            Remains::DeadTaskWithoutPayload => vec![delete(task.path(), None)],
-        };
-        let (n, commit) = (task.n, self.clean.commit(ops));
-        self.collecting.push(async move { (n, (remains, commit.await)) }.boxed());
     }
 }
 
