@@ -3,12 +3,16 @@
 //! *Life of a task*: the znodes, sizes and multis that a task of the other sections needs. For every 249 tasks: created with
 //! their payloads (as many as one multi of ours holds), written to a worker's list, payloads read, completed, outcomes read
 //! and removed: six requests, one after another, from the sessions of a client, a leader and a worker. Some such batches
-//! are under way at once; the best depth counts. Nothing is watched, planned, run or delivered.
+//! are under way at once; the best depth counts. Nothing is planned, run or delivered, and nothing watched.
+//!
+//! *Watched*: the same, while a recursive watch each tells the leader and the client what was created and deleted, as it
+//! must: four events a task. What is lost between the two is the price of events, and nothing of ours.
 
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use futures::stream::{self, StreamExt};
+use tokio::task::JoinHandle;
 use zookeeper_client as zk;
 
 use super::processes::{Meter, micros_each};
@@ -23,20 +27,27 @@ pub fn measure(run: &mut Run) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let bare = Bare::connect(run.address).await;
-        bare.lives("warm", 8).await;
+        bare.lives("warm", 8, true).await;
         bare.creates("warm-creates").await;
-        let (address_server, mut best) = (run.server, 0.0_f64);
-        let columns = ["under way", "tasks/s", "server CPU"];
+        let server = run.server;
+        let (mut best, mut best_watched) = (0.0_f64, 0.0_f64);
+        let columns = ["under way", "tasks/s", "server CPU", "watched tasks/s", "server CPU, w."];
         let mut table =
             run.report.table("ceiling: the life of a task in bare multis; CPU in microseconds a task", &columns);
         for depth in [1, 2, 4, 8, 16] {
-            let meter = Meter::start(address_server);
-            let rate = 1e6 / micros_each(bare.lives(&format!("depth{depth}"), depth).await, TASKS);
-            table.row(&[depth as f64, rate, meter.each_us(TASKS)]);
-            best = best.max(rate);
+            let mut figures = [0.0; 4];
+            for watched in [false, true] {
+                let meter = Meter::start(server);
+                let took = bare.lives(&format!("depth{depth}-{watched}"), depth, watched).await;
+                let at = 2 * usize::from(watched);
+                (figures[at], figures[at + 1]) = (1e6 / micros_each(took, TASKS), meter.each_us(TASKS));
+            }
+            let [rate, cpu, watched_rate, watched_cpu] = figures;
+            table.row(&[f64::from(depth), rate, cpu, watched_rate, watched_cpu]);
+            (best, best_watched) = (best.max(rate), best_watched.max(watched_rate));
         }
         drop(table);
-        run.ceiling = best;
+        (run.ceiling, run.watched_ceiling) = (best, best_watched);
         let columns = ["creates/s", "one write p50 us", "p99 us"];
         let mut table =
             run.report.table("ceiling: single creates of 64 bytes, 256 under way; one write alone", &columns);
@@ -100,11 +111,23 @@ impl Bare {
     }
 
     /// The lives of `TASKS` tasks, `depth` batches of them under way at once.
-    async fn lives(&self, job: &str, depth: u32) -> Duration {
+    async fn lives(&self, job: &str, depth: u32, watched: bool) -> Duration {
         let persistent = zk::CreateMode::Persistent.with_acls(zk::Acls::anyone_all());
         for path in [format!("/{job}"), format!("/{job}/tasks"), format!("/{job}/data"), format!("/{job}/worker")] {
             self.client.create(&path, b"", &persistent).await.expect("created");
         }
+        let watches = if watched { vec![&self.client, &self.leader] } else { Vec::new() };
+        let watching = watches.into_iter().map(|client| {
+            let (client, path) = (client.clone(), format!("/{job}/tasks"));
+            tokio::spawn(async move {
+                let mut watch = client.watch(&path, zk::AddWatchMode::PersistentRecursive).await.expect("watched");
+                loop {
+                    watch.changed().await;
+                }
+            })
+        });
+        let watching: Vec<JoinHandle<()>> = watching.collect();
+        tokio::time::sleep(Duration::from_millis(50)).await; // until the watches are there
         let began = Instant::now();
         let some = |first: u32| async move {
             for batch in (first..TASKS / BATCH).step_by(depth as usize) {
@@ -113,6 +136,7 @@ impl Bare {
         };
         join_all((0..depth).map(some)).await;
         let took = began.elapsed();
+        watching.iter().for_each(JoinHandle::abort);
         for path in [format!("/{job}/tasks"), format!("/{job}/data"), format!("/{job}/worker"), format!("/{job}")] {
             self.client.delete(&path, None).await.expect("deleted");
         }

@@ -9,8 +9,17 @@ const TASKS: u32 = 50_000;
 
 pub fn measure(run: &mut Run) {
     let title = format!("throughput: {TASKS} no-op tasks; CPU in microseconds a task");
-    let columns = ["clients", "workers", "tasks/s", "of the ceiling", "server CPU", "leader CPU", "a worker's CPU"];
-    let ceiling = run.ceiling;
+    let columns = [
+        "clients",
+        "workers",
+        "tasks/s",
+        "of the ceiling",
+        "of the watched",
+        "server CPU",
+        "leader CPU",
+        "a worker's CPU",
+    ];
+    let (ceiling, watched) = (run.ceiling, run.watched_ceiling);
     let mut table = run.report.table(&title, &columns);
     for each in [1, 2, 4, 8] {
         let master = Process::master(run.address);
@@ -27,7 +36,7 @@ pub fn measure(run: &mut Run) {
         clients.into_iter().for_each(Process::succeeds);
         let rate = 1e6 / micros_each(began.elapsed(), TASKS);
         let [server, leader, worker] = meters.map(|meter| meter.each_us(TASKS));
-        let (each, of_ceiling) = (f64::from(each), rate / ceiling);
-        table.row(&[each, each, rate, of_ceiling, server, leader, worker * each]);
+        let each = f64::from(each);
+        table.row(&[each, each, rate, rate / ceiling, rate / watched, server, leader, worker * each]);
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Parser;
 use herdsman::cli::{self, Exit};
 use herdsman::faults::line::{Line, MULTI};
+use tokio::io::{AsyncBufReadExt, BufReader};
 
 const COMMANDS: &str = "Commands, a line each on standard input; its end ends the proxy:
   cut            end every connection, and each new one
@@ -32,7 +33,8 @@ fn main() -> ExitCode {
             Err(error) => return cli::complain(&format!("no loopback port to be had: {error}"), None, Exit::Failed),
         };
         println!("{}", line.address());
-        for command in std::io::stdin().lines().map_while(Result::ok) {
+        let mut commands = BufReader::new(tokio::io::stdin()).lines();
+        while let Ok(Some(command)) = commands.next_line().await {
             match command.split_whitespace().collect::<Vec<_>>()[..] {
                 ["cut"] => line.cut(),
                 ["mend"] => line.mend(),

@@ -12,7 +12,6 @@
 //!   that such a refusal may mean "was applied the first time".
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::yield_now;
 use tracing::debug;
 
 use super::failure::{Failure, Refusal};
@@ -98,7 +97,6 @@ async fn run(session: Session, guard: Option<Op>, mut transactions: mpsc::Unboun
                 None => return,
             },
         };
-        yield_now().await; // what the caller is about to hand in goes with it
         let (mut ops, mut bytes) = (first.ops.len(), first.bytes);
         let mut batch = vec![first];
         while let Ok(transaction) = transactions.try_recv() {

@@ -1,7 +1,6 @@
 //! Group reading: many znodes in one request, gathered as in [`commit`](super::commit).
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::yield_now;
 
 use super::failure::Failure;
 use super::op::{MULTI_OPS_MAX, Node};
@@ -70,7 +69,6 @@ impl Appetite {
 async fn run(session: Session, mut requests: mpsc::UnboundedReceiver<(String, Reply)>) {
     let mut appetite = Appetite::default();
     while let Some((path, reply)) = requests.recv().await {
-        yield_now().await; // what the caller is about to ask for goes with it
         let (mut paths, mut replies) = (vec![path], vec![reply]);
         while paths.len() < appetite.bite()
             && let Ok((path, reply)) = requests.try_recv()
