@@ -48,32 +48,35 @@ pub fn measure(run: &mut Run) {
         }
         drop(table);
         (run.ceiling, run.watched_ceiling) = (best, best_watched);
-        let columns = ["creates/s", "one write p50 us", "p99 us"];
+        let columns = ["creates/s", "one write p50 us", "p99 us", "one read p50 us"];
         let mut table =
-            run.report.table("ceiling: single creates of 64 bytes, 256 under way; one write alone", &columns);
+            run.report.table("ceiling: single creates of 64 bytes, 256 under way; one call alone", &columns);
         let rate = 1e6 / micros_each(bare.creates("creates").await, TASKS);
-        let writes = serial_writes(&bare.client, 1_000).await;
-        table.row(&[
-            rate,
-            writes[writes.len() / 2].as_secs_f64() * 1e6,
-            writes[writes.len() * 99 / 100].as_secs_f64() * 1e6,
-        ]);
+        let (writes, reads) = serial_calls(&bare.client, 1_000).await;
+        let us = |time: Duration| time.as_secs_f64() * 1e6;
+        table.row(&[rate, us(writes[500]), us(writes[990]), us(reads[500])]);
     });
 }
 
-/// How long each of so many writes of one znode took, one after another; sorted.
-pub async fn serial_writes(client: &zk::Client, count: usize) -> Vec<Duration> {
+/// How long each of so many writes of one znode took, one after another, and then each of as many reads; sorted.
+pub async fn serial_calls(client: &zk::Client, count: usize) -> (Vec<Duration>, Vec<Duration>) {
     let persistent = zk::CreateMode::Persistent.with_acls(zk::Acls::anyone_all());
     client.create("/bare-serial", b"", &persistent).await.expect("created");
-    let mut times = Vec::new();
+    let (mut writes, mut reads) = (Vec::new(), Vec::new());
     for _ in 0..count {
         let began = Instant::now();
         client.set_data("/bare-serial", PAYLOAD.as_bytes(), None).await.expect("set");
-        times.push(began.elapsed());
+        writes.push(began.elapsed());
+    }
+    for _ in 0..count {
+        let began = Instant::now();
+        client.get_data("/bare-serial").await.expect("read");
+        reads.push(began.elapsed());
     }
     client.delete("/bare-serial", None).await.expect("deleted");
-    times.sort_unstable();
-    times
+    writes.sort_unstable();
+    reads.sort_unstable();
+    (writes, reads)
 }
 
 struct Bare {

@@ -9,15 +9,15 @@ use herdsman::coordination::SessionConfig;
 use herdsman::roles::client::{JobSpec, open};
 use zookeeper_client as zk;
 
-use super::bare::serial_writes;
+use super::bare::serial_calls;
 use super::processes::{Process, until_status};
 use super::{PAYLOAD, Run};
 
 const ROUND_TRIPS: usize = 1_000;
 /// For how long tasks are submitted at half the greatest throughput.
 const LOADED: Duration = Duration::from_secs(10);
-const COLUMNS: [&str; 8] =
-    ["tasks/s", "one write us", "p50 us", "in writes", "p99 us", "in p50", "p99.9 us", "most us"];
+const COLUMNS: [&str; 9] =
+    ["tasks/s", "one write us", "one read us", "p50 us", "in writes", "p99 us", "in p50", "p99.9 us", "most us"];
 
 pub fn measure(run: &mut Run) {
     let (_master, _worker) = (Process::master(run.address), Process::worker(run.address));
@@ -27,25 +27,26 @@ pub fn measure(run: &mut Run) {
     Process::submit(run.address, warm, &["--wait"]).succeeds();
     let half = f64::from(warm) / began.elapsed().as_secs_f64() / 2.0;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
-    let (alone, loaded, write) = runtime.block_on(async {
+    let (alone, loaded, write, read) = runtime.block_on(async {
         let client = zk::Client::connect(run.address).await.expect("ZooKeeper is up");
         let config = SessionConfig {
             zookeeper: run.address.parse().expect("a connect string"),
             session_timeout: Duration::from_secs(10),
             create_chroot: false,
         };
-        let before = serial_writes(&client, ROUND_TRIPS).await;
+        let before = serial_calls(&client, ROUND_TRIPS).await;
         let alone = alone(&config).await;
-        let after = serial_writes(&client, ROUND_TRIPS).await;
+        let after = serial_calls(&client, ROUND_TRIPS).await;
         let loaded = at_rate(&config, half).await;
-        let middle = |writes: Vec<Duration>| writes[writes.len() / 2].as_secs_f64() * 1e6;
-        (alone, loaded, f64::midpoint(middle(before), middle(after)))
+        let middle = |times: &[Duration]| times[times.len() / 2].as_secs_f64() * 1e6;
+        let both = |before: &[Duration], after: &[Duration]| f64::midpoint(middle(before), middle(after));
+        (alone, loaded, both(&before.0, &after.0), both(&before.1, &after.1))
     });
     let mut table = run.report.table("latency: from submit to outcome; at rest, then at half the throughput", &COLUMNS);
     for (rate, times) in [(0.0, alone), (half, loaded)] {
         let at = |quantile: f64| times.value_at_quantile(quantile) as f64;
         let (p50, p99) = (at(0.5), at(0.99));
-        table.row(&[rate, write, p50, p50 / write, p99, p99 / p50, at(0.999), times.max() as f64]);
+        table.row(&[rate, write, read, p50, p50 / write, p99, p99 / p50, at(0.999), times.max() as f64]);
     }
 }
 

@@ -3,15 +3,19 @@
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use super::support::LIMIT;
 
-/// A process; killed when dropped.
+/// A process; terminated when dropped, so that its znode goes at once and not after a session timeout.
 pub struct Process(Child);
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        if matches!(self.0.try_wait(), Ok(None)) {
+            self.signal(Signal::TERM);
+            let _ = self.0.wait();
+        }
     }
 }
 
@@ -60,10 +64,10 @@ impl Process {
         assert!(status.success(), "a client ended with {status}");
     }
 
-    /// Sends a signal by its name, without SIG.
-    pub fn signal(&self, signal: &str) {
-        let sent = Command::new("kill").arg(format!("-{signal}")).arg(self.pid().to_string()).status();
-        assert!(sent.expect("there is a kill").success());
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.pid()).expect("a pid")).expect("not 0");
+        kill_process(pid, signal).expect("it was not waited for yet");
     }
 
     /// Waits until it has ended.

@@ -33,12 +33,12 @@ fn config(address: &str) -> SessionConfig {
     }
 }
 
-/// So many workers in one process, until it is killed.
+/// So many workers in one process, until SIGTERM.
 pub fn be_workers(count: u32) {
     let address = std::env::var("HERDSMAN_ZOOKEEPER").expect("it is set");
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
-        let (_stopper, shutdown) = Shutdown::new();
+        let shutdown = Shutdown::on_signals().expect("signals can be handled");
         let config = config(&address);
         let work = (0..count).map(|n| {
             let grace = Duration::from_secs(1);

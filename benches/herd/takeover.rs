@@ -5,6 +5,8 @@ use std::io::{BufRead, BufReader};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rustix::process::Signal;
+
 use super::Run;
 use super::processes::{Process, client, until_status};
 
@@ -19,39 +21,41 @@ pub fn measure(run: &mut Run) {
         let address = run.address;
         let leader = Logged::master(address, "m0");
         leader.says("leading");
-        // Four slots of 0.1 s: an assignment is due every 25 ms.
+        // Four slots of 20 ms: an assignment is due every 5 ms, and as many tasks are submitted as are done.
         let worker = Process::worker(address);
         let count = queued.to_string();
-        let submit =
-            ["submit", "--kind", "sleep", "--data", "0.1", "--job", "queued", "--count", &count, "-o", "quiet"];
-        Process::start(env!("CARGO_BIN_EXE_client"), address, &submit).succeeds();
+        let submit = ["submit", "--kind", "sleep", "--data", "0.02", "-o", "quiet", "--count"];
+        Process::start(env!("CARGO_BIN_EXE_client"), address, &[&submit[..], &[&count]].concat()).succeeds();
+        let feed = [&submit[..], &["100000", "--rate", "195"]].concat();
+        let feeder = Process::start(env!("CARGO_BIN_EXE_client"), address, &feed);
         leader.says("first assignment as leader");
 
         let backup = Logged::master(address, "m1");
         backup.says("standing for leader");
         std::thread::sleep(Duration::from_secs(2)); // its mirror is warm
         let at = now_ms();
-        leader.process.signal("TERM");
+        leader.process.signal(Signal::TERM);
         let terminated = backup.says("first assignment as leader") - at;
 
         let next = Logged::master(address, "m2");
         next.says("standing for leader");
         std::thread::sleep(Duration::from_secs(2));
         let at = now_ms();
-        backup.process.signal("KILL");
+        backup.process.signal(Signal::KILL);
         let killed = next.says("first assignment as leader") - at;
         drop((leader, backup));
 
-        next.process.signal("TERM");
+        next.process.signal(Signal::TERM);
         next.process.ended();
         let began = now_ms();
         let cold = Logged::master(address, "m3");
         let cold_start = cold.says("first assignment as leader") - began;
         table.row(&[f64::from(queued), terminated, killed, killed - TIMEOUT_MS, cold_start]);
 
-        let job = client(address, &["status"]);
-        let job = job.split_whitespace().find(|word| word.starts_with("queued-")).expect("it is queued").to_owned();
-        client(address, &["cancel", &job]);
+        drop(feeder);
+        for job in client(address, &["status"]).lines().filter_map(|line| line.strip_prefix("job      ")) {
+            client(address, &["cancel", job.split_whitespace().next().expect("its id")]);
+        }
         drop((cold, worker));
         until_status(address, "nobody there", |status| status.contains("workers  none"));
     }
