@@ -75,8 +75,11 @@ enum Submitted {
         reply: Option<Reply<TaskId>>,
     },
     Outstanding,
-    /// Its znode is gone: the outcome is being read.
-    Fetching,
+    /// Its znode is gone, or was not in a snapshot: the outcome is being read. `gone_since`: the znode was seen to go after
+    /// the read was asked for, so that a payload found there is out of date.
+    Fetching {
+        gone_since: bool,
+    },
     Delivered(Remains),
     /// What remains is being removed.
     Collecting(Remains),
@@ -178,7 +181,7 @@ impl Submitter {
         }
         // What was being read when the session ended is looked at again.
         for task in self.tasks.values_mut() {
-            if matches!(task, Submitted::Fetching) {
+            if matches!(task, Submitted::Fetching { .. }) {
                 *task = Submitted::Outstanding;
             }
         }
@@ -220,7 +223,7 @@ impl Submitter {
             match task {
                 Submitted::Submitting { payload, .. } => calls.submit(&self.id.task(*n), payload.clone()),
                 Submitted::Collecting(remains) => calls.clean(&self.id.task(*n), *remains),
-                Submitted::Delivered(_) | Submitted::Outstanding | Submitted::Fetching => {}
+                Submitted::Delivered(_) | Submitted::Outstanding | Submitted::Fetching { .. } => {}
             }
         }
         self.door.look_anew();
@@ -257,7 +260,7 @@ impl Submitter {
                     },
                     None => return Err(End::SessionOver),
                 },
-                Some((n, node)) = calls.fetching.next() => self.fetched(n, node?),
+                Some((n, node)) = calls.fetching.next() => self.fetched(n, node?, &mut calls),
                 Some(task) = self.deliveries.recv() => self.collect(task.n, &mut calls),
                 Some((n, (remains, collected))) = calls.collecting.next() => {
                     self.collected(n, remains, collected, &mut calls)?;
@@ -382,25 +385,35 @@ impl Submitter {
     fn changed(&mut self, n: u32, node: &Node) {
         if let Ok(state) = TaskState::from_json(&node.data)
             && state.dead
-            && matches!(self.tasks.get(&n), Some(Submitted::Outstanding))
+            && matches!(self.tasks.get(&n), Some(Submitted::Outstanding | Submitted::Fetching { .. }))
         {
             self.deliver(n, Finished::dead(&self.id.task(n), state), Remains::DeadTask);
         }
     }
 
     fn fetch(&mut self, n: u32, calls: &mut Calls) {
-        if let Some(task @ Submitted::Outstanding) = self.tasks.get_mut(&n) {
-            *task = Submitted::Fetching;
-            let read = calls.reader.read(self.id.task(n).data_path());
-            calls.fetching.push(async move { (n, read.await) }.boxed());
+        match self.tasks.get_mut(&n) {
+            Some(task @ Submitted::Outstanding) => {
+                *task = Submitted::Fetching { gone_since: false };
+                let read = calls.reader.read(self.id.task(n).data_path());
+                calls.fetching.push(async move { (n, read.await) }.boxed());
+            }
+            Some(Submitted::Fetching { gone_since }) => *gone_since = true,
+            Some(Submitted::Submitting { .. } | Submitted::Delivered(_) | Submitted::Collecting(_)) | None => {}
         }
     }
 
-    fn fetched(&mut self, n: u32, node: Option<Node>) {
-        let task = self.id.task(n);
+    fn fetched(&mut self, n: u32, node: Option<Node>, calls: &mut Calls) {
+        let Some(Submitted::Fetching { gone_since }) = self.tasks.get(&n) else { return }; // dead, and delivered
+        let (gone_since, task) = (*gone_since, self.id.task(n));
         match node {
             None => self.deliver(n, Finished::gone(&task), Remains::Nothing),
-            Some(node) if node.version == 0 => drop(self.tasks.insert(n, Submitted::Outstanding)),
+            Some(node) if node.version == 0 => {
+                self.tasks.insert(n, Submitted::Outstanding);
+                if gone_since {
+                    self.fetch(n, calls);
+                }
+            }
             Some(node) => self.deliver(n, Finished::with_outcome(&task, &node.data), Remains::Outcome),
         }
     }
