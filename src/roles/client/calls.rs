@@ -22,7 +22,7 @@ type Call<Answer> = BoxFuture<'static, (u32, Answer)>;
 pub(super) struct Calls {
     submit: Committer,
     clean: Committer,
-    pub(super) reader: Reader,
+    reader: Reader,
     pub(super) submitting: FuturesUnordered<Call<Result<(), CommitError>>>,
     pub(super) fetching: FuturesUnordered<Call<Result<Option<Node>, Failure>>>,
     pub(super) collecting: FuturesUnordered<Call<(Remains, Result<(), CommitError>)>>,
@@ -49,6 +49,12 @@ impl Calls {
         ]);
         let n = task.n;
         self.submitting.push(async move { (n, commit.await) }.boxed());
+    }
+
+    /// Reads what is stored of a task: its payload, or its outcome.
+    pub(super) fn fetch(&mut self, task: &TaskId) {
+        let (n, read) = (task.n, self.reader.read(task.data_path()));
+        self.fetching.push(async move { (n, read.await) }.boxed());
     }
 
     /// The rows *collect* and, for what is left of a dead task, *cancel*.

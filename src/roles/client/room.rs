@@ -11,6 +11,7 @@ use tokio::time::sleep;
 use tracing::warn;
 
 use super::ClientError;
+use crate::coordination::op::MULTI_OPS_MAX;
 use crate::coordination::{Failure, Session, paths};
 use crate::records::tree::DATA;
 
@@ -18,8 +19,6 @@ use crate::records::tree::DATA;
 const SLICE: usize = 10_000;
 /// How often a full tree is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// How many jobs are asked for at a time.
-const CHUNK: usize = 500;
 
 /// How much the tree may hold, and what becomes of a task beyond that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +39,7 @@ pub enum WhenFull {
 }
 
 impl Default for Limit {
-    /// A million tasks, of about half a kilobyte each in the server; waits.
+    /// A million tasks; waits.
     fn default() -> Self {
         Limit { tasks_max: 1_000_000, when_full: WhenFull::Wait }
     }
@@ -92,10 +91,10 @@ impl<T> Door<T> {
     /// make room, and waiting would have no end.
     pub(super) async fn opened(&mut self, session: &Session, own: impl Fn() -> usize) -> (T, Result<(), ClientError>) {
         let Limit { tasks_max, when_full } = self.limit;
+        if self.waiting.is_none() {
+            return pending().await;
+        }
         let admitted = loop {
-            if self.waiting.is_none() {
-                return pending().await;
-            }
             let pause = if self.full { LOOK_EVERY } else { Duration::ZERO };
             let look = self.looking.get_or_insert_with(|| look(session.clone(), pause).boxed());
             let looked = look.await;
@@ -129,14 +128,10 @@ impl<T> Door<T> {
 /// How many tasks are in the tree, after a pause.
 async fn look(session: Session, pause: Duration) -> Result<usize, Failure> {
     sleep(pause).await;
-    tasks_in_the_tree(&session).await
-}
-
-async fn tasks_in_the_tree(session: &Session) -> Result<usize, Failure> {
     let jobs = session.children(DATA).await?.unwrap_or_default();
     let paths: Vec<String> = jobs.iter().map(|job| paths::join(DATA, job)).collect();
     let mut tasks = 0;
-    for some in paths.chunks(CHUNK) {
+    for some in paths.chunks(MULTI_OPS_MAX) {
         let nodes = session.get_many(some).await?;
         tasks += nodes.iter().flatten().map(|node| usize::try_from(node.children).unwrap_or(0)).sum::<usize>();
     }

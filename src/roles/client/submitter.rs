@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use futures::future::FutureExt;
 use futures::stream::StreamExt;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
@@ -395,8 +394,7 @@ impl Submitter {
         match self.tasks.get_mut(&n) {
             Some(task @ Submitted::Outstanding) => {
                 *task = Submitted::Fetching { gone_since: false };
-                let read = calls.reader.read(self.id.task(n).data_path());
-                calls.fetching.push(async move { (n, read.await) }.boxed());
+                calls.fetch(&self.id.task(n));
             }
             Some(Submitted::Fetching { gone_since }) => *gone_since = true,
             Some(Submitted::Submitting { .. } | Submitted::Delivered(_) | Submitted::Collecting(_)) | None => {}
