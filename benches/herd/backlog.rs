@@ -30,7 +30,7 @@ pub fn measure(run: &mut Run) {
             until_status(run.address, "a leader", |status| status.contains("leader"));
             let empty = resident(master.pid());
             let job = format!("queued{queued}");
-            let submitter = submit_and_hold(run.address, queued, &job);
+            let submitter = Process::submit(run.address, queued, &["--wait", "--job", &job]);
             until_status(run.address, "all queued", |status| status.contains(&format!("{queued} waiting")));
             let per_task = |bytes: f64| bytes / f64::from(queued);
             let memory = per_task(resident(master.pid()) - empty);
@@ -53,9 +53,4 @@ pub fn measure(run: &mut Run) {
         let (wall_ratio, server_ratio) = (wall / first_wall, server / first_server);
         table.row(&[f64::from(queued), wall, wall_ratio, server, server_ratio, leader, memory, submitter, worker]);
     }
-}
-
-/// A client that submits and then waits for the outcomes.
-fn submit_and_hold(address: &str, tasks: u32, job: &str) -> Process {
-    Process::submit(address, tasks, &["--wait", "--job", job])
 }

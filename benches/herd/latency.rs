@@ -10,7 +10,7 @@ use herdsman::roles::client::{JobSpec, open};
 use zookeeper_client as zk;
 
 use super::bare::serial_calls;
-use super::processes::{Process, until_status};
+use super::processes::{Process, until_herd};
 use super::{PAYLOAD, Run};
 
 const ROUND_TRIPS: usize = 1_000;
@@ -21,7 +21,7 @@ const COLUMNS: [&str; 9] =
 
 pub fn measure(run: &mut Run) {
     let (_master, _worker) = (Process::master(run.address), Process::worker(run.address));
-    until_status(run.address, "a herd", |status| status.contains("leader") && status.contains("\nworker "));
+    until_herd(run.address, 1);
     let began = Instant::now();
     let warm = 50_000;
     Process::submit(run.address, warm, &["--wait"]).succeeds();

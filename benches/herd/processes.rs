@@ -91,6 +91,13 @@ pub fn until_status(address: &str, what: &str, holds: impl Fn(&str) -> bool) {
     }
 }
 
+/// Waits until there is a leader, and so many workers are registered.
+pub fn until_herd(address: &str, workers: u32) {
+    until_status(address, "a leader and all workers", |status| {
+        status.contains("leader") && status.matches("\nworker ").count() == workers as usize
+    });
+}
+
 /// CPU time that a process has used so far; Linux counts it in hundredths of a second.
 pub fn cpu(pid: u32) -> Duration {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");

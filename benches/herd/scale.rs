@@ -11,7 +11,7 @@ use herdsman::roles::client::{JobSpec, open};
 use herdsman::roles::{self, worker::Worker};
 use herdsman::shutdown::Shutdown;
 
-use super::processes::{Meter, Process, client, cpu, resident, until_status};
+use super::processes::{Meter, Process, client, cpu, resident, until_herd, until_status};
 use super::{PAYLOAD, Run};
 
 /// Says to this program that it is to be so many workers, and nothing else.
@@ -69,9 +69,7 @@ pub fn measure(run: &mut Run) {
         let herd = std::env::current_exe().expect("this program");
         let mut herd = Command::new(herd);
         let herd = Process::spawn(herd.env(WORKERS, count.to_string()).env("HERDSMAN_ZOOKEEPER", run.address));
-        until_status(run.address, "all workers", |status| {
-            status.contains("leader") && status.matches("\nworker ").count() == count as usize
-        });
+        until_herd(run.address, count);
         std::thread::sleep(Duration::from_secs(2)); // what came with their coming is over
         let (before, began) = (cpu(run.server), Instant::now());
         std::thread::sleep(IDLE);

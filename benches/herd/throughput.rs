@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::Run;
-use super::processes::{Meter, Process, micros_each, until_status};
+use super::processes::{Meter, Process, micros_each, until_herd};
 
 const TASKS: u32 = 50_000;
 
@@ -24,10 +24,7 @@ pub fn measure(run: &mut Run) {
     for each in [1, 2, 4, 8] {
         let master = Process::master(run.address);
         let workers: Vec<Process> = (0..each).map(|_| Process::worker(run.address)).collect();
-        let registered = format!("workers  {each}");
-        until_status(run.address, &registered, |status| {
-            status.contains("leader") && status.matches("\nworker ").count() == each as usize
-        });
+        until_herd(run.address, each);
         Process::submit(run.address, TASKS / 5, &["--wait"]).succeeds(); // warms the herd up
         let meters = [run.server, master.pid(), workers[0].pid()].map(Meter::start);
         let began = Instant::now();
