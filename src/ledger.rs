@@ -282,25 +282,33 @@ impl Ledger {
         }
     }
 
-    /// Exactly these jobs and tasks exist; keeps the assignments that still hold.
-    pub fn tasks_are(&mut self, jobs: &[(JobId, i64, Option<JobRecord>)], tasks: &[(TaskId, i32, TaskState)]) {
-        let present: HashSet<&JobId> = jobs.iter().map(|(id, ..)| id).collect();
-        let gone: Vec<JobId> = self.job_keys.keys().filter(|id| !present.contains(id)).cloned().collect();
+    /// Exactly these jobs and tasks exist, each task at this version and with these attempts, or as it was; keeps the
+    /// assignments that still hold.
+    pub fn tasks_are(
+        &mut self,
+        jobs: &[(JobId, i64, Option<JobRecord>)],
+        tasks: &[(TaskId, Option<(i32, TaskState)>)],
+    ) {
+        let mut present: HashMap<&JobId, HashSet<u32>> = jobs.iter().map(|(id, ..)| (id, HashSet::new())).collect();
+        for (task, _) in tasks {
+            present.entry(&task.job).or_default().insert(task.n);
+        }
+        let gone: Vec<JobId> = self.job_keys.keys().filter(|id| !present.contains_key(id)).cloned().collect();
         gone.iter().for_each(|id| self.job_gone(id));
         for (id, czxid, record) in jobs {
             self.job_is(id, *czxid, record.as_ref());
         }
-        let present: HashSet<&TaskId> = tasks.iter().map(|(task, ..)| task).collect();
-        let known = self.jobs.values().flat_map(|job| {
+        let gone = self.jobs.values().flat_map(|job| {
             let numbers = job.waiting.iter().chain(job.held.keys()).chain(job.attempted.keys());
-            numbers.map(|n| job.id.task(*n))
+            numbers.filter(|n| !present[&job.id].contains(n)).map(|n| job.id.task(*n))
         });
-        let gone: Vec<TaskId> = known.filter(|task| !present.contains(task)).collect();
-        for task in &gone {
-            self.task_gone(task);
+        for task in gone.collect::<Vec<TaskId>>() {
+            self.task_gone(&task);
         }
-        for (task, version, state) in tasks {
-            self.task_is(task, *version, state);
+        for (task, now) in tasks {
+            if let Some((version, state)) = now {
+                self.task_is(task, *version, state);
+            }
         }
     }
 

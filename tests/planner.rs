@@ -249,7 +249,7 @@ impl Tree {
     fn read(&self) -> Ledger {
         let mut ledger = Ledger::default();
         let jobs: Vec<_> = self.jobs.iter().map(|(id, (czxid, r))| (id.clone(), *czxid, Some(r.clone()))).collect();
-        let tasks: Vec<_> = self.tasks.iter().map(|(id, v)| (id.clone(), *v, TaskState::default())).collect();
+        let tasks: Vec<_> = self.tasks.iter().map(|(id, v)| (id.clone(), Some((*v, TaskState::default())))).collect();
         let workers: Vec<_> = self.workers.iter().map(|(id, r)| (id.clone(), r.clone())).collect();
         ledger.tasks_are(&jobs, &tasks);
         ledger.workers_are(&workers, true);

@@ -1,11 +1,16 @@
 //! A subtree, followed: listed once, then kept in step by one persistent recursive watch.
 //!
 //! The cost is O(1) for each change, and not one listing. But such a watch dies at the first reconnect without a word,
-//! and what happened in between is lost (ZOOKEEPER-4698). So at every change of the session's state, every
-//! [`RECONCILE_EVERY`], and whenever its owner asks, the mirror watches anew (before it drops the old watch), syncs,
-//! lists and reads everything, and hands over a [`Change::Snapshot`]. Between snapshots events are hints: they may
-//! come twice, or after a snapshot that shows their effect already.
+//! and what happened in between is lost (ZOOKEEPER-4698). So at every change of the session's state and
+//! every [`RECONCILE_EVERY`], the mirror watches anew (before it drops the old watch), syncs, lists and reads
+//! everything, and hands over a [`Change::Snapshot`]. Between snapshots events are hints: they may come twice, or after a
+//! snapshot that shows their effect already.
+//!
+//! Its owner may ask for a snapshot at any time. Where the watch still holds, that takes a sync, the events that came
+//! before its answer (they are there by then), and a listing; leaves that were handed over before are not read again,
+//! since whatever happened to them was among the events. A hundred thousand of them take a listing and not as many reads.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -33,6 +38,8 @@ pub struct Scope {
     pub read_created: fn(&str) -> bool,
     /// Whether it is read when its data is set.
     pub read_changed: fn(&str) -> bool,
+    /// Whether the names at the lowest level are kept, so that a snapshot that the owner asks for need not read them.
+    pub remember_leaves: bool,
 }
 
 /// What changed. Paths are below the root, without a leading slash: `job/0000000001`.
@@ -40,8 +47,8 @@ pub struct Scope {
 pub enum Change {
     /// Everything, parents before their children. What is not in it does not exist.
     Snapshot {
-        /// Each znode below the root.
-        nodes: Vec<(String, Node)>,
+        /// Each znode below the root; `None` where it is as it was handed over last.
+        nodes: Vec<(String, Option<Node>)>,
         /// The number of the last [`Mirror::refresh`] that this snapshot answers; 0 before the first.
         answers: u64,
     },
@@ -68,7 +75,8 @@ impl Mirror {
     pub fn start(session: Session, root: &str, scope: Scope) -> Self {
         let (sender, changes) = mpsc::channel(4);
         let (refresh, requests) = mpsc::unbounded_channel();
-        let follower = Follower { session, root: root.to_owned(), scope, changes: sender, requests, answers: 0 };
+        let root = root.to_owned();
+        let follower = Follower { session, root, scope, changes: sender, requests, answers: 0, leaves: HashSet::new() };
         tokio::spawn(follower.run());
         Mirror { changes, refresh, asked: 0 }
     }
@@ -78,7 +86,7 @@ impl Mirror {
         self.changes.recv().await
     }
 
-    /// Asks for a snapshot read after now; returns the number that it will carry.
+    /// Asks for a snapshot as of now or later; returns the number that it will carry.
     pub fn refresh(&mut self) -> u64 {
         self.asked += 1;
         let _ = self.refresh.send(self.asked);
@@ -93,6 +101,18 @@ struct Follower {
     changes: mpsc::Sender<Vec<Change>>,
     requests: mpsc::UnboundedReceiver<u64>,
     answers: u64,
+    /// The znodes at the lowest level that were handed over, where the scope says that they are remembered.
+    leaves: HashSet<String>,
+}
+
+/// Why `follow` returns.
+enum Pause {
+    /// The owner asked for a snapshot.
+    Asked,
+    /// Everything is to be read anew.
+    Doubt,
+    /// Nobody listens, or the session is over.
+    End,
 }
 
 impl Follower {
@@ -109,20 +129,26 @@ impl Follower {
                 Err(Failure::SessionOver(_)) => return,
                 Err(failure) => {
                     debug!(root = %self.root, %failure, "cannot reconcile: trying again");
+                    self.leaves.clear();
                     sleep(Duration::from_millis(50)).await;
                     continue;
                 }
             }
             let Some((watch, _)) = &mut watch else { continue };
             tokio::select! {
-                goes_on = self.follow(watch) => if !goes_on { return },
+                pause = self.follow(watch) => match pause {
+                    Pause::Asked => {}
+                    Pause::Doubt => self.leaves.clear(),
+                    Pause::End => return,
+                },
                 // The watch may be dead now; what `follow` was doing is made up for by the next snapshot.
-                _ = status.wait_for(|s| s.epoch != epoch) => {}
+                _ = status.wait_for(|s| s.epoch != epoch) => self.leaves.clear(),
             }
         }
     }
 
-    /// Sets a watch unless there is one of this epoch, then reads everything and hands it over.
+    /// Sets a watch unless there is one of this epoch, then lists everything, reads what is not among `leaves`, and hands
+    /// it over.
     async fn reconcile(&mut self, watch: &mut Option<(TreeWatch, u64)>, epoch: u64) -> Result<(), Failure> {
         let mut old = None;
         if watch.as_ref().is_none_or(|(_, set_in)| *set_in != epoch) {
@@ -133,6 +159,13 @@ impl Follower {
             self.answers = asked;
         }
         self.session.sync().await?;
+        if let Some((watch, _)) = watch {
+            let events = std::iter::from_fn(|| watch.try_next()).collect();
+            let changes = self.interpret(events).await?;
+            if !changes.is_empty() {
+                let _ = self.changes.send(changes).await;
+            }
+        }
         let change = match self.read_everything().await? {
             Some(nodes) => Change::Snapshot { nodes, answers: self.answers },
             None => Change::RootGone,
@@ -142,7 +175,7 @@ impl Follower {
         Ok(())
     }
 
-    async fn read_everything(&self) -> Result<Option<Vec<(String, Node)>>, Failure> {
+    async fn read_everything(&mut self) -> Result<Option<Vec<(String, Option<Node>)>>, Failure> {
         let mut appetite = Appetite::default();
         let (mut all, mut level) = (Vec::new(), vec![String::new()]);
         for depth in 0..self.scope.levels {
@@ -151,6 +184,7 @@ impl Follower {
                 let paths: Vec<String> = parents.iter().map(|p| self.absolute(p)).collect();
                 let children = self.session.children_many(&paths).await?;
                 if depth == 0 && children == [None] {
+                    self.leaves.clear();
                     return Ok(None);
                 }
                 for (parent, names) in parents.iter().zip(children) {
@@ -159,6 +193,12 @@ impl Follower {
                 }
             }
             level.clear();
+            let lowest = depth + 1 == self.scope.levels;
+            if lowest {
+                let (known, unknown) = below.into_iter().partition(|path| self.leaves.contains(path));
+                below = unknown;
+                all.extend(Vec::into_iter(known).map(|path| (path, None)));
+            }
             let mut rest = &below[..];
             while !rest.is_empty() {
                 let (now, later) = rest.split_at(appetite.bite().min(rest.len()));
@@ -167,11 +207,18 @@ impl Follower {
                 appetite.learn(&nodes);
                 for (path, node) in now.iter().zip(nodes) {
                     let Some(node) = node else { continue }; // deleted since the listing
-                    level.push(path.clone());
-                    all.push((path.clone(), node));
+                    if !lowest {
+                        level.push(path.clone());
+                    }
+                    all.push((path.clone(), Some(node)));
                 }
                 rest = later;
             }
+        }
+        if self.scope.remember_leaves {
+            let depth = self.scope.levels - 1;
+            self.leaves =
+                all.iter().filter(|(path, _)| path.matches('/').count() == depth).map(|(p, _)| p.clone()).collect();
         }
         Ok(Some(all))
     }
@@ -180,23 +227,23 @@ impl Follower {
         if path.is_empty() { self.root.clone() } else { paths::join(&self.root, path) }
     }
 
-    /// Hands over events until it is time to reconcile; `false` when nobody listens or the session is over.
-    async fn follow(&mut self, watch: &mut TreeWatch) -> bool {
+    /// Hands over events until it is time to reconcile.
+    async fn follow(&mut self, watch: &mut TreeWatch) -> Pause {
         let reconcile_at = Instant::now() + RECONCILE_EVERY;
         loop {
             let first = tokio::select! {
                 event = watch.next() => match event {
                     Some(event) => event,
-                    None => return false,
+                    None => return Pause::End,
                 },
                 asked = self.requests.recv() => match asked {
                     Some(asked) => {
                         self.answers = asked;
-                        return true;
+                        return Pause::Asked;
                     }
-                    None => return false,
+                    None => return Pause::End,
                 },
-                () = sleep_until(reconcile_at) => return true,
+                () = sleep_until(reconcile_at) => return Pause::Doubt,
             };
             let mut events = vec![first];
             while events.len() < EVENTS_MAX
@@ -208,12 +255,12 @@ impl Follower {
                 Ok(changes) if changes.is_empty() => {}
                 Ok(changes) => {
                     if self.changes.send(changes).await.is_err() {
-                        return false;
+                        return Pause::End;
                     }
                 }
                 Err(failure) => {
                     debug!(root = %self.root, %failure, "cannot read what changed: reconciling");
-                    return true;
+                    return Pause::Doubt;
                 }
             }
         }
@@ -221,7 +268,7 @@ impl Follower {
 
     /// Turns events into changes, with the reads that the scope asks for made in one go. A read may show a later state
     /// than the event's; the event of that state follows.
-    async fn interpret(&self, events: Vec<Event>) -> Result<Vec<Change>, Failure> {
+    async fn interpret(&mut self, events: Vec<Event>) -> Result<Vec<Change>, Failure> {
         let mut wanted = Vec::new();
         let mut changes = Vec::with_capacity(events.len());
         for event in events {
@@ -258,6 +305,19 @@ impl Follower {
             }
             rest = later;
         }
+        if self.scope.remember_leaves {
+            changes.iter().for_each(|change| self.remember(change));
+        }
         Ok(changes)
+    }
+
+    fn remember(&mut self, change: &Change) {
+        match change {
+            Change::Created(path, _) if path.matches('/').count() + 1 == self.scope.levels => {
+                self.leaves.insert(path.clone());
+            }
+            Change::Deleted(path) => drop(self.leaves.remove(path)),
+            Change::Created(..) | Change::Changed(..) | Change::RootGone | Change::Snapshot { .. } => {}
+        }
     }
 }

@@ -51,9 +51,14 @@ impl Role for Master {
     }
 
     async fn play(&mut self, session: &Session, shutdown: &Shutdown) -> Result<(), Failure> {
-        let tasks = Scope { levels: 2, read_created: |path| !path.contains('/'), read_changed: |_| true };
+        let tasks = Scope {
+            levels: 2,
+            read_created: |path| !path.contains('/'),
+            read_changed: |_| true,
+            remember_leaves: true,
+        };
         // Only the leader sets a worker's znode, so nobody has to read what it wrote.
-        let workers = Scope { levels: 1, read_created: |_| true, read_changed: |_| false };
+        let workers = Scope { levels: 1, read_created: |_| true, read_changed: |_| false, remember_leaves: false };
         let state = Standing {
             session: session.clone(),
             retention: self.retention,
@@ -358,16 +363,18 @@ impl Standing {
             Change::Snapshot { nodes, answers } => {
                 let (mut jobs, mut tasks) = (Vec::new(), Vec::new());
                 for (path, node) in nodes {
-                    match tree::below_tasks(&path) {
-                        Ok(BelowTasks::Job(job)) => {
+                    match (tree::below_tasks(&path), node) {
+                        (Ok(BelowTasks::Job(job)), Some(node)) => {
                             let record = self.job_record(&job, &node);
                             jobs.push((job, node.czxid, record));
                         }
-                        Ok(BelowTasks::Task(task)) => match TaskState::from_json(&node.data) {
-                            Ok(state) => tasks.push((task, node.version, state)),
+                        (Ok(BelowTasks::Job(_)), None) => {} // every job is read
+                        (Ok(BelowTasks::Task(task)), None) => tasks.push((task, None)),
+                        (Ok(BelowTasks::Task(task)), Some(node)) => match TaskState::from_json(&node.data) {
+                            Ok(state) => tasks.push((task, Some((node.version, state)))),
                             Err(error) => self.complain(&task.path(), error),
                         },
-                        Err(error) => self.complain(&path, error),
+                        (Err(error), _) => self.complain(&path, error),
                     }
                 }
                 self.ledger.tasks_are(&jobs, &tasks);
@@ -416,7 +423,8 @@ impl Standing {
     fn worker_change(&mut self, change: Change) {
         match change {
             Change::Snapshot { nodes, answers } => {
-                let workers: Vec<_> = nodes.iter().filter_map(|(name, node)| self.worker_record(name, node)).collect();
+                let workers: Vec<_> =
+                    nodes.iter().filter_map(|(name, node)| self.worker_record(name, node.as_ref()?)).collect();
                 if self.refresh.pending && answers >= self.refresh.workers {
                     self.refresh.workers_seen = Some(workers);
                     self.finish_refresh();

@@ -5,13 +5,15 @@ use herdsman::faults::line::Line;
 
 use crate::support::{LIMIT, connect, fresh_config, through, zookeeper};
 
-const SCOPE: Scope = Scope { levels: 2, read_created: |_| true, read_changed: |_| true };
+const SCOPE: Scope = Scope { levels: 2, read_created: |_| true, read_changed: |_| true, remember_leaves: false };
 
 /// What a mirror shows: path and data.
 #[derive(Default)]
 struct Shadow {
     nodes: BTreeMap<String, Vec<u8>>,
     snapshots: usize,
+    /// How many znodes of the last snapshot were not read again.
+    unread: usize,
     answers: u64,
 }
 
@@ -19,7 +21,14 @@ impl Shadow {
     fn apply(&mut self, change: Change) {
         match change {
             Change::Snapshot { nodes, answers } => {
-                self.nodes = nodes.into_iter().map(|(path, node)| (path, node.data)).collect();
+                let mut before = std::mem::take(&mut self.nodes);
+                self.unread = nodes.iter().filter(|(_, node)| node.is_none()).count();
+                let mut known = |path: &str| before.remove(path).expect("handed over before");
+                let nodes = nodes.into_iter().map(|(path, node)| match node {
+                    Some(node) => (path, node.data),
+                    None => (path.clone(), known(&path)),
+                });
+                self.nodes = nodes.collect();
                 self.snapshots += 1;
                 self.answers = answers;
             }
@@ -68,6 +77,34 @@ async fn a_mirror_shows_what_is_there_and_then_each_change() {
     let want = BTreeMap::from([("a".into(), b"4".to_vec()), ("c".into(), b"3".to_vec())]);
     shadow.follow_until(&mut mirror, |s| s.nodes == want).await;
     assert_eq!(shadow.snapshots, 1, "nothing was listed again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_asked_for_lists_everything_and_reads_only_leaves_that_are_new() {
+    let config = fresh_config();
+    let (session, other) = (connect(&config).await, connect(&config).await);
+    for path in ["/root", "/root/a", "/root/a/1", "/root/a/2", "/root/a/3"] {
+        create(&other, path, "before").await;
+    }
+    let scope = Scope { read_created: |_| false, remember_leaves: true, ..SCOPE };
+    let mut mirror = Mirror::start(session.clone(), "/root", scope);
+    let mut shadow = Shadow::default();
+    shadow.follow_until(&mut mirror, |s| s.snapshots == 1).await;
+    assert_eq!(shadow.unread, 0, "the first one reads everything");
+    for round in 0..20 {
+        set(&other, "/root/a", &format!("job {round}")).await;
+        set(&other, "/root/a/1", &format!("leaf {round}")).await;
+        other.write(Op::Delete { path: "/root/a/2".to_owned(), version: None }).await.expect("deleted");
+        create(&other, "/root/a/2", &format!("again {round}")).await;
+        // Whatever was acknowledged to anybody before the question is in the answer, or was handed over before it.
+        let asked = mirror.refresh();
+        shadow.follow_until(&mut mirror, |s| s.answers == asked).await;
+        let data = |path: &str| String::from_utf8_lossy(&shadow.nodes[path]).into_owned();
+        assert_eq!(shadow.nodes.len(), 4);
+        assert_eq!((data("a"), data("a/1")), (format!("job {round}"), format!("leaf {round}")));
+        assert_eq!(data("a/3"), "before");
+        assert!(shadow.unread >= 2, "{} not read again", shadow.unread);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -86,7 +86,7 @@ impl Client {
     }
 
     async fn wait_on_session(&self, job: &JobId, progress: &mut impl FnMut(&Tally)) -> Result<Tally, ClientError> {
-        let scope = Scope { levels: 1, read_created: |_| false, read_changed: |_| true };
+        let scope = Scope { levels: 1, read_created: |_| false, read_changed: |_| true, remember_leaves: false };
         let mut mirror = Mirror::start(self.session.clone(), &job.path(), scope);
         let mut outstanding: BTreeSet<u32> = BTreeSet::new();
         let (mut known, mut sealed) = (false, false);
@@ -107,8 +107,8 @@ impl Client {
                         match change {
                             Change::RootGone => return Err(ClientError::NotFound(job.clone())),
                             Change::Snapshot { nodes, .. } => {
-                                let alive = |data: &[u8]| !TaskState::from_json(data).is_ok_and(|state| state.dead);
-                                let alive = nodes.iter().filter(|(_, node)| alive(&node.data));
+                                let dead = |data: &[u8]| TaskState::from_json(data).is_ok_and(|state| state.dead);
+                                let alive = nodes.iter().filter(|(_, node)| !node.as_ref().is_some_and(|n| dead(&n.data)));
                                 outstanding = alive.filter_map(|(name, _)| task_number(name).ok()).collect();
                                 sealed = self.record(job).await?.0.sealed;
                                 known = true;

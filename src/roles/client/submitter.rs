@@ -215,7 +215,7 @@ impl Submitter {
     /// Serves the job on one session until it is closed, or until nobody wants its outcomes.
     async fn attend(&mut self, session: &Session, version: Option<i32>) -> Result<(), End> {
         let guard = Op::Check { path: self.id.path(), version };
-        let scope = Scope { levels: 1, read_created: |_| false, read_changed: |_| true };
+        let scope = Scope { levels: 1, read_created: |_| false, read_changed: |_| true, remember_leaves: false };
         let mut mirror = Mirror::start(session.clone(), &self.id.path(), scope);
         let mut calls = Calls::on(session, guard);
         for (n, task) in &self.tasks {
@@ -351,7 +351,7 @@ impl Submitter {
     fn change(&mut self, change: Change, calls: &mut Calls) -> Result<(), End> {
         match change {
             Change::Snapshot { nodes, .. } => {
-                let named = nodes.into_iter().filter_map(|(name, node)| Some((task_number(&name).ok()?, node)));
+                let named = nodes.into_iter().filter_map(|(name, node)| Some((task_number(&name).ok()?, node?)));
                 let present: HashMap<u32, Node> = named.collect();
                 let outstanding = |(n, task): (&u32, &Submitted)| matches!(task, Submitted::Outstanding).then_some(*n);
                 let outstanding: Vec<u32> = self.tasks.iter().filter_map(outstanding).collect();
