@@ -1,4 +1,4 @@
-//! How long one task takes: at rest, in an open job, and at half the greatest throughput.
+//! How long one task takes: at rest, in an open job, and at half the greatest throughput, when that sets in and later.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -16,6 +16,8 @@ use super::{PAYLOAD, Run};
 const ROUND_TRIPS: usize = 1_000;
 /// For how long tasks are submitted at half the greatest throughput.
 const LOADED: Duration = Duration::from_secs(10);
+/// For how long the herd, at rest until then, may take to follow: windows grow with what workers complete.
+const ONSET: Duration = Duration::from_secs(1);
 const COLUMNS: [&str; 9] =
     ["tasks/s", "one write us", "one read us", "p50 us", "in writes", "p99 us", "in p50", "p99.9 us", "most us"];
 
@@ -26,8 +28,8 @@ pub fn measure(run: &mut Run) {
     let warm = 50_000;
     Process::submit(run.address, warm, &["--wait"]).succeeds();
     let half = f64::from(warm) / began.elapsed().as_secs_f64() / 2.0;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
-    let (alone, loaded, write, read) = runtime.block_on(async {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let (rows, write, read) = runtime.block_on(async {
         let client = zk::Client::connect(run.address).await.expect("ZooKeeper is up");
         let config = SessionConfig {
             zookeeper: run.address.parse().expect("a connect string"),
@@ -37,13 +39,14 @@ pub fn measure(run: &mut Run) {
         let before = serial_calls(&client, ROUND_TRIPS).await;
         let alone = alone(&config).await;
         let after = serial_calls(&client, ROUND_TRIPS).await;
-        let loaded = at_rate(&config, half).await;
+        let (onset, loaded) = at_rate(&config, half).await;
         let middle = |times: &[Duration]| times[times.len() / 2].as_secs_f64() * 1e6;
         let both = |before: &[Duration], after: &[Duration]| f64::midpoint(middle(before), middle(after));
-        (alone, loaded, both(&before.0, &after.0), both(&before.1, &after.1))
+        ([(0.0, alone), (half, onset), (half, loaded)], both(&before.0, &after.0), both(&before.1, &after.1))
     });
-    let mut table = run.report.table("latency: from submit to outcome; at rest, then at half the throughput", &COLUMNS);
-    for (rate, times) in [(0.0, alone), (half, loaded)] {
+    let title = "latency: from submit to outcome; at rest, at half the throughput from rest (first second), and then";
+    let mut table = run.report.table(title, &COLUMNS);
+    for (rate, times) in rows {
         let at = |quantile: f64| times.value_at_quantile(quantile) as f64;
         let (p50, p99) = (at(0.5), at(0.99));
         table.row(&[rate, write, read, p50, p50 / write, p99, p99 / p50, at(0.999), times.max() as f64]);
@@ -72,9 +75,11 @@ async fn alone(config: &SessionConfig) -> Histogram<u64> {
 }
 
 /// So many tasks a second, each measured from when it was to be submitted, so that a stall counts for all that it delays.
-async fn at_rate(config: &SessionConfig, rate: f64) -> Histogram<u64> {
+/// Two histograms: of the tasks of the first second, and of the rest.
+async fn at_rate(config: &SessionConfig, rate: f64) -> (Histogram<u64>, Histogram<u64>) {
     let (job, mut results) = open(config, JobSpec::new("sleep"), &mut rand::rng()).await.expect("opened");
-    let mut times = Histogram::new(3).expect("three digits");
+    let mut onset = Histogram::new(3).expect("three digits");
+    let mut times = onset.clone();
     let began = Instant::now();
     let due = |n: u32| began + Duration::from_secs_f64(f64::from(n) / rate);
     let last = (LOADED.as_secs_f64() * rate) as u32;
@@ -101,9 +106,10 @@ async fn at_rate(config: &SessionConfig, rate: f64) -> Histogram<u64> {
     let receiving = async {
         while let Some(finished) = results.next().await.expect("the herd lives") {
             let number = finished.task.rsplit('/').next().and_then(|n| n.parse().ok()).expect("a task's number");
-            times.record(micros(due(number).elapsed())).expect("in range");
+            let of = if due(number) < began + ONSET { &mut onset } else { &mut times };
+            of.record(micros(due(number).elapsed())).expect("in range");
         }
     };
     tokio::join!(submitting, receiving);
-    times
+    (onset, times)
 }
