@@ -33,6 +33,7 @@ async fn main() -> anyhow::Result<()> {
     let worker = Worker {
         name: "counter".to_owned(),
         slots: 4,
+        tags: Vec::new(),
         handlers: Handlers::none().with("wordcount", WordCount),
         grace: Duration::from_secs(30),
     };

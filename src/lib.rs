@@ -13,7 +13,7 @@
 //! | [`roles::client`] | submit a job, receive each outcome, look at the herd |
 //! | [`roles::worker`] | take assignments, run handlers, commit outcomes |
 //! | [`roles::master`] | lead: observe, plan, write |
-//! | [`ledger`], [`plan`] | pure: what a master knows, and what it writes next |
+//! | [`ledger`], [`plan`], [`duties`] | pure: what a master knows, what it assigns next, and what else it does for jobs |
 //! | [`coordination`] | the recipes below all this: session, election, membership, mirror, group commit; they know nothing of tasks |
 //! | [`audit`] | the judge: the protocol checked on ZooKeeper's own log |
 //! | [`faults`] | a line that can be cut, for tests and scenarios |
@@ -51,6 +51,7 @@
 pub mod audit;
 pub mod cli;
 pub mod coordination;
+pub mod duties;
 pub mod faults;
 pub mod handlers;
 pub mod ledger;

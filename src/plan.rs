@@ -1,9 +1,11 @@
 //! What the leader writes next, given what it knows. The same call serves a fresh start, a takeover and a quiet day, so
 //! recovery is not a special path.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
 
-use crate::ledger::{Entry, Interrupted, Ledger};
+use crate::ledger::{Entry, Interrupted, JobKey, Ledger, Needs, Worker};
 use crate::records::{Assignment, TaskId, WorkerId, WorkerRecord};
 
 /// The most tasks that one plan assigns: what one multi carries comfortably.
@@ -33,9 +35,13 @@ impl Plan {
 
 /// Decides, and books the decision in the ledger as done. Whoever cannot write the plan reads the tree anew.
 ///
-/// 1. Waiting tasks, the oldest job's first, go to the worker with the most idle slots that runs their kind, then
-///    beyond the slots up to each worker's window: the tasks on their way (Little's law), a good part of it at a time.
-/// 2. Attempts that ended with their worker are ended in the tree.
+/// 1. Waiting tasks go to the worker with the most idle slots that runs their kind and has their tags, then beyond the
+///    slots up to each worker's window: the tasks on their way (Little's law), a good part of it at a time.
+///    Jobs of the highest priority go first; of these the one with the fewest tasks assigned, then the oldest; and of a
+///    job the task with the lowest number.
+/// 2. A task that one more lost worker ends, a *suspect*, goes to a worker with an empty list, which is given nothing else
+///    meanwhile: if that worker is lost too, it was this task. Where no list is empty, one worker is given nothing more.
+/// 3. Attempts that ended with their worker are ended in the tree.
 ///
 /// Takes O(tasks assigned x log workers); the backlog does not matter.
 pub fn plan(ledger: &mut Ledger) -> Plan {
@@ -68,36 +74,72 @@ pub fn tidy(ledger: &mut Ledger) -> Plan {
     Plan { lists: stale.into_iter().map(|id| (id.clone(), list(ledger, &id))).collect(), ..Plan::default() }
 }
 
+/// A job's turn: its priority, how many of its tasks are assigned, and its age.
+type Turn = (Reverse<i32>, usize, JobKey);
+
 fn assign(ledger: &mut Ledger, written: &mut BTreeSet<WorkerId>) -> usize {
     let mut assigned = 0;
-    let mut nobody_runs: HashSet<String> = HashSet::new();
-    let ready: Vec<i64> = ledger.ready.iter().copied().collect();
-    for key in ready {
-        if ledger.open.is_empty() || assigned == ASSIGNED_MAX {
-            break;
-        }
-        let Some(kind) = ledger.jobs.get(&key).and_then(|job| job.kind.clone()) else { continue };
-        while assigned < ASSIGNED_MAX && !nobody_runs.contains(&kind) {
-            let Some(n) = ledger.jobs.get(&key).and_then(|job| job.waiting.first().copied()) else { break };
-            let Some(worker) = most_idle(ledger, &kind) else {
-                nobody_runs.insert(kind.clone());
-                break;
-            };
-            let job = ledger.jobs.get_mut(&key).expect("found above");
-            job.waiting.remove(&n);
-            let entry = Entry { job: key, n, version: job.version(n) };
-            ledger.hold(&worker, entry);
-            written.insert(worker);
-            assigned += 1;
-        }
+    let mut nobody_meets: HashSet<Arc<Needs>> = HashSet::new();
+    let turn = |key: &JobKey| -> Turn {
+        let job = &ledger.jobs[key];
+        (Reverse(job.record.as_ref().map_or(0, |record| record.policy.priority)), job.held.len(), *key)
+    };
+    let mut turns: BTreeSet<Turn> = ledger.ready.iter().map(turn).collect();
+    if ledger.reserved.is_some() && ledger.jobs.values().all(|job| job.suspects.is_empty()) {
+        ledger.reserve(None);
+    }
+    while assigned < ASSIGNED_MAX
+        && (!ledger.open.is_empty() || ledger.reserved.is_some())
+        && let Some((priority, held, key)) = turns.pop_first()
+    {
+        let Some(needs) = ledger.jobs[&key].needs.clone().filter(|needs| !nobody_meets.contains(needs)) else {
+            continue;
+        };
+        let Some((n, worker)) = next_suspect(ledger, key, &needs).or_else(|| next_waiting(ledger, key, &needs)) else {
+            if !ledger.jobs[&key].waiting.is_empty() {
+                nobody_meets.insert(needs);
+            }
+            continue;
+        };
+        let job = ledger.jobs.get_mut(&key).expect("it has its turn");
+        job.unwait(n);
+        let entry = Entry { job: key, n, version: job.version(n), suspect: job.is_suspect(n) };
+        ledger.hold(&worker, entry);
+        written.insert(worker);
+        assigned += 1;
         ledger.refresh_ready(key);
+        if ledger.ready.contains(&key) {
+            turns.insert((priority, held + 1, key));
+        }
     }
     assigned
 }
 
-fn most_idle(ledger: &Ledger, kind: &str) -> Option<WorkerId> {
-    let runs_it = |id: &&WorkerId| ledger.workers[*id].record.kinds.iter().any(|k| k == kind);
-    ledger.open.iter().map(|(_, id)| id).find(runs_it).cloned()
+fn next_waiting(ledger: &Ledger, key: JobKey, needs: &Needs) -> Option<(u32, WorkerId)> {
+    let n = ledger.jobs[&key].waiting.first()?;
+    Some((*n, most_idle(ledger, needs, |_| true)?))
+}
+
+fn next_suspect(ledger: &mut Ledger, key: JobKey, needs: &Needs) -> Option<(u32, WorkerId)> {
+    let n = *ledger.jobs[&key].suspects.first()?;
+    let open = ledger.open.iter().map(|(_, id)| id);
+    let may = |id: &&WorkerId| {
+        let worker = &ledger.workers[*id];
+        worker.list.is_empty() && !worker.stops && needs.met_by(&worker.record)
+    };
+    let found = ledger.reserved.iter().chain(open).find(may).cloned();
+    if found.is_none() && ledger.reserved.is_none() {
+        let emptiest = most_idle(ledger, needs, |_| true);
+        ledger.reserve(emptiest);
+    } else if found.is_some() && found == ledger.reserved {
+        ledger.reserve(None);
+    }
+    Some((n, found?))
+}
+
+fn most_idle(ledger: &Ledger, needs: &Needs, suits: impl Fn(&Worker) -> bool) -> Option<WorkerId> {
+    let may = |id: &&WorkerId| needs.met_by(&ledger.workers[*id].record) && suits(&ledger.workers[*id]);
+    ledger.open.iter().map(|(_, id)| id).find(may).cloned()
 }
 
 fn move_tasks(
@@ -115,8 +157,9 @@ fn move_tasks(
                 break;
             }
             let entry = entry.clone();
-            let Some(kind) = ledger.jobs.get(&entry.job).and_then(|job| job.kind.clone()) else { break };
-            let Some(to) = most_idle(ledger, &kind).filter(|to| has_idle_slot(ledger, to)) else { break };
+            let Some(needs) = ledger.jobs.get(&entry.job).and_then(|job| job.needs.clone()) else { break };
+            let suits = |to: &Worker| to.has_idle_slot() && !entry.suspect;
+            let Some(to) = most_idle(ledger, &needs, suits) else { break };
             ledger.release(entry.job, entry.n);
             ledger.hold(&to, entry);
             losers.insert(from.clone());
@@ -124,11 +167,6 @@ fn move_tasks(
             moved += 1;
         }
     }
-}
-
-fn has_idle_slot(ledger: &Ledger, id: &WorkerId) -> bool {
-    let worker = &ledger.workers[id];
-    worker.list.len() < worker.record.slots as usize
 }
 
 /// The record to write for a worker; nothing in it is stale then.

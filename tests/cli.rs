@@ -164,7 +164,8 @@ fn status_shows_the_leader_the_backups_the_workers_with_their_load_and_the_queue
     assert_eq!(roots, ["/master", "/workers", "/tasks", "/data"]);
     assert!(tree.contains(r#"{"kind":"sleep","policy":{"max_attempts":1},"sealed":true,"tasks":6}"#), "{tree}");
     let cancelled = herd.client(&["cancel", &job]);
-    assert_eq!(code(&cancelled), 0);
+    assert_eq!((code(&cancelled), stdout(&cancelled)), (0, format!("{job}: 6 tasks cancelled\n")));
+    assert_eq!(stdout(&herd.client(&["forget", "last"])), format!("{job}: 6 tasks forgotten\n"));
     herd.until("the slots are free", |status| status.contains("0 of 4 slots") && status.contains("queue    0 jobs"));
 }
 

@@ -37,7 +37,7 @@ fn lists(ledger: &mut Ledger) -> BTreeMap<String, Vec<String>> {
 }
 
 #[test]
-fn the_oldest_job_comes_first_and_its_tasks_in_their_order() {
+fn jobs_of_one_priority_share_the_slots_the_oldest_first_and_each_has_its_tasks_in_their_order() {
     let mut ledger = Ledger::default();
     ledger.job_is(&job("a-younger"), 20, Some(&kind("k")));
     ledger.job_is(&job("z-older"), 10, Some(&kind("k")));
@@ -47,7 +47,7 @@ fn the_oldest_job_comes_first_and_its_tasks_in_their_order() {
         }
     }
     ledger.worker_is(&worker("w"), &runs(4, &["k"]));
-    let want = ["z-older/0000000000", "z-older/0000000001", "z-older/0000000002", "a-younger/0000000000"];
+    let want = ["z-older/0000000000", "a-younger/0000000000", "z-older/0000000001", "a-younger/0000000001"];
     assert_eq!(lists(&mut ledger)["w"], want);
 }
 
@@ -119,7 +119,7 @@ fn the_running_tasks_of_a_lost_worker_are_ended_in_the_tree_before_they_are_assi
     ledger.worker_is(&worker("w"), &runs(1, &["k"]));
     ledger.set_window(&worker("w"), 2);
     plan(&mut ledger);
-    ledger.worker_gone(&worker("w"));
+    ledger.worker_gone(&worker("w"), None);
     ledger.worker_is(&worker("x"), &runs(4, &["k"]));
     let next = plan(&mut ledger);
     let (task, ended) = next.interrupted.iter().next().expect("one was running");
@@ -251,7 +251,7 @@ impl Tree {
         let jobs: Vec<_> = self.jobs.iter().map(|(id, (czxid, r))| (id.clone(), *czxid, Some(r.clone()))).collect();
         let tasks: Vec<_> = self.tasks.iter().map(|(id, v)| (id.clone(), Some((*v, TaskState::default())))).collect();
         let workers: Vec<_> = self.workers.iter().map(|(id, r)| (id.clone(), r.clone())).collect();
-        ledger.tasks_are(&jobs, &tasks);
+        ledger.tasks_are(&jobs, &tasks, &[]);
         ledger.workers_are(&workers, true);
         ledger
     }
@@ -291,7 +291,8 @@ proptest! {
                     let id = job(&format!("job{j}-{}", tree.incarnations));
                     if let std::collections::btree_map::Entry::Vacant(name) = names.entry(j) {
                         name.insert(id.clone());
-                        let record = kind(if j == 3 { "rare" } else { "k" });
+                        let mut record = kind(if j == 3 { "rare" } else { "k" });
+                        record.policy.crash_limit = 0; // no task is kept apart from others
                         ledger.job_is(&id, tree.incarnations, Some(&record));
                         tree.jobs.insert(id, (tree.incarnations, record));
                     }
@@ -328,7 +329,7 @@ proptest! {
                     }
                 }
                 Event::Leave(w) => if let Some(id) = workers.remove(&w) {
-                    ledger.worker_gone(&id);
+                    ledger.worker_gone(&id, None);
                     tree.workers.remove(&id);
                 },
                 Event::Window(w, window) => if let Some(id) = workers.get(&w) {

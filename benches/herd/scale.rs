@@ -42,7 +42,8 @@ pub fn be_workers(count: u32) {
         let config = config(&address);
         let work = (0..count).map(|n| {
             let grace = Duration::from_secs(1);
-            let worker = Worker { name: format!("w{n}"), slots: 4, handlers: Handlers::builtin(), grace };
+            let (name, handlers) = (format!("w{n}"), Handlers::builtin());
+            let worker = Worker { name, slots: 4, tags: Vec::new(), handlers, grace };
             roles::run(worker, &config, &shutdown)
         });
         join_all(work).await;

@@ -212,7 +212,7 @@ impl Rules {
             match below_tasks(below) {
                 Ok(BelowTasks::Job(job)) => self.job_changed(&job, effect, record),
                 Ok(BelowTasks::Task(task)) => self.task_changed(&task, effect, step, record),
-                Err(_) => {} // somebody else's
+                Ok(BelowTasks::Client(..)) | Err(_) => {} // that one's, or somebody else's
             }
         } else if let Some(below) = path.strip_prefix(DATA).and_then(|p| p.strip_prefix('/'))
             && let Ok(task) = below.parse::<TaskId>()
@@ -357,12 +357,16 @@ impl Rules {
                 self.broken("commit", format!("{} was set to version {version}", task.data_path()), record);
             }
             let session = record.txn.session;
-            if !self.tree.children(WORKERS).any(|(_, node)| node.owner == session) {
+            let status = Outcome::from_json(data).map(|outcome| outcome.status);
+            let by_worker = self.tree.children(WORKERS).any(|(_, node)| node.owner == session);
+            if matches!(status, Ok(OutcomeStatus::Done | OutcomeStatus::Failed)) && !by_worker {
                 self.broken("commit", format!("{task} was completed by a session without a worker"), record);
             }
-            match Outcome::from_json(data).map(|outcome| outcome.status) {
+            match status {
                 Ok(OutcomeStatus::Done) => self.figures.done += 1,
                 Ok(OutcomeStatus::Failed) => self.figures.failed += 1,
+                Ok(OutcomeStatus::Cancelled) => self.figures.cancelled += 1,
+                Ok(OutcomeStatus::Aborted) => self.figures.aborted += 1,
                 Err(error) => self.broken("commit", format!("the outcome of {task} is none: {error}"), record),
             }
         }

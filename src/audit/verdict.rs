@@ -116,8 +116,10 @@ pub struct Figures {
     pub done: usize,
     /// Tasks failed.
     pub failed: usize,
-    /// Tasks cancelled.
+    /// Tasks cancelled, or removed before they had ended.
     pub cancelled: usize,
+    /// Tasks aborted.
+    pub aborted: usize,
     /// Tasks that wait or run at the end of the log.
     pub outstanding: usize,
     /// Of these, tasks that are dead.
@@ -151,8 +153,8 @@ impl Verdict {
             text += &format!("  doubt: {doubt}\n");
         }
         text += &format!(
-            "tasks         {} submitted: {} done, {} failed, {} cancelled, {} outstanding ({} dead)\n",
-            f.submitted, f.done, f.failed, f.cancelled, f.outstanding, f.dead
+            "tasks         {} submitted: {} done, {} failed, {} cancelled, {} aborted, {} outstanding ({} dead)\n",
+            f.submitted, f.done, f.failed, f.cancelled, f.aborted, f.outstanding, f.dead
         );
         text += &format!(
             "assignments   {}, and {} attempts that ended without an outcome\n",

@@ -24,6 +24,10 @@ struct Args {
     #[arg(long, env = "HERDSMAN_SLOTS", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     slots: u32,
 
+    /// What else jobs may require of a worker: a machine's features, its place
+    #[arg(long, env = "HERDSMAN_TAGS", value_delimiter = ',', value_parser = cli::name)]
+    tags: Vec<String>,
+
     /// What to run beside sleep and echo; exec runs any program that a client names
     #[arg(long, env = "HERDSMAN_ALLOW", value_delimiter = ',')]
     allow: Vec<Allowed>,
@@ -51,7 +55,7 @@ fn main() -> ExitCode {
             Ok(shutdown) => shutdown,
             Err(error) => return cli::complain(&format!("cannot handle signals: {error}"), None, Exit::Failed),
         };
-        let worker = Worker { name: args.name, slots: args.slots, handlers, grace: args.grace };
+        let worker = Worker { name: args.name, slots: args.slots, tags: args.tags, handlers, grace: args.grace };
         match roles::run(worker, &args.connect.session(true), &shutdown).await {
             Ok(()) => Exit::Done,
             Err(error) => cli::cannot_connect(&error),

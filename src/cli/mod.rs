@@ -187,6 +187,7 @@ pub fn client_failed(error: &ClientError) -> Exit {
     match error {
         ClientError::Connect(error) => cannot_connect(error),
         ClientError::NoHerd => complain(error, Some("start a master and a worker first"), Exit::NotFound),
+        ClientError::NoJob => complain(error, Some("submit one with `client submit`"), Exit::NotFound),
         ClientError::NotFound(_) => complain(
             error,
             Some("`client status` lists the jobs; one whose outcomes were all collected is gone"),
@@ -206,7 +207,8 @@ pub fn client_failed(error: &ClientError) -> Exit {
             Some("collect outcomes with `client results JOB`, wait for room, or raise --tasks-max"),
             Exit::Failed,
         ),
-        ClientError::Sealed(_) => complain(error, None, Exit::Failed),
+        ClientError::Sealed(_) | ClientError::Withdrawn { .. } => complain(error, None, Exit::Failed),
+        ClientError::KeyTaken { .. } => complain(error, Some("wait for that job with `client wait JOB`"), Exit::Failed),
         ClientError::Failed(_) => complain(error, Some("is ZooKeeper up? `client status` tells"), Exit::Lost),
     }
 }

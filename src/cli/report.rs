@@ -7,9 +7,9 @@ use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 
-use crate::records::json_to_bytes;
+use crate::records::{TaskId, TaskState, json_to_bytes};
 use crate::roles::client::view::TreeLine;
-use crate::roles::client::{Finished, Herd, Tally};
+use crate::roles::client::{Finished, FinishedStatus, Herd, JobInfo, JobView, Tally};
 
 /// What goes to stdout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -30,6 +30,7 @@ pub struct Report {
     began: Instant,
     headed: bool,
     tally: Tally,
+    dead: usize,
 }
 
 impl Report {
@@ -45,12 +46,13 @@ impl Report {
             }
             _ => ProgressBar::hidden(),
         };
-        Report { output, bar, began: Instant::now(), headed: false, tally: Tally::default() }
+        Report { output, bar, began: Instant::now(), headed: false, tally: Tally::default(), dead: 0 }
     }
 
     /// A task ended.
     pub fn finished(&mut self, finished: &Finished) {
         self.tally.count(finished);
+        self.dead += usize::from(finished.status == FinishedStatus::Dead);
         self.bar.inc(1);
         match self.output {
             Output::Quiet => {}
@@ -78,7 +80,7 @@ impl Report {
                 }
             }
             if let Some(error) = &finished.error {
-                eprintln!("task {} {}: {error}", finished.task, word(finished));
+                eprintln!("task {} {}: {error}", finished.task, finished.status);
             }
         });
     }
@@ -87,13 +89,18 @@ impl Report {
         let width = finished.task.len().max(4);
         if !self.headed {
             self.headed = true;
-            self.print(&format!("{:width$}  {:6}  {:>8}  {:24}  RESULT", "TASK", "STATUS", "ATTEMPTS", "WORKER"));
+            self.print(&format!("{:width$}  {:9}  {:>8}  {:24}  RESULT", "TASK", "STATUS", "ATTEMPTS", "WORKER"));
         }
         let worker = finished.worker.as_deref().unwrap_or("-");
         let result = finished.error.clone().unwrap_or_else(|| one_line(&finished.result));
         let line =
-            format!("{:width$}  {:6}  {:>8}  {worker:24}  {result}", finished.task, word(finished), finished.attempts);
+            format!("{:width$}  {:9}  {:>8}  {worker:24}  {result}", finished.task, finished.status, finished.attempts);
         self.print(line.trim_end());
+    }
+
+    /// How many of them are dead, and stay.
+    pub fn dead(&self) -> usize {
+        self.dead
     }
 
     /// How far a job is that is only watched.
@@ -120,10 +127,6 @@ impl Report {
 fn program_output(result: &Value) -> Option<(Vec<u8>, Vec<u8>)> {
     result.get("exit")?;
     Some((json_to_bytes(result.get("stdout")?)?, json_to_bytes(result.get("stderr")?)?))
-}
-
-fn word(finished: &Finished) -> String {
-    serde_json::to_value(finished.status).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
 fn one_line(result: &Value) -> String {
@@ -156,19 +159,67 @@ pub fn herd(herd: &Herd) -> String {
         let load = format!("{} of {} slots", worker.assigned.min(worker.slots as usize), worker.slots);
         let queued = worker.assigned.saturating_sub(worker.slots as usize);
         let queued = if queued > 0 { format!(" +{queued} queued") } else { String::new() };
-        line(format!("worker   {}  {load}{queued}  runs {}", worker.id, worker.kinds.join(", ")));
+        let tags = if worker.tags.is_empty() { String::new() } else { format!("  tags {}", worker.tags.join(", ")) };
+        line(format!("worker   {}  {load}{queued}  runs {}{tags}", worker.id, worker.kinds.join(", ")));
     }
     let (waiting, assigned) = herd.jobs.iter().fold((0, 0), |(w, a), job| (w + job.waiting, a + job.assigned));
     line(format!("queue    {} jobs, {waiting} tasks waiting, {assigned} assigned", herd.jobs.len()));
     for job in &herd.jobs {
-        let sealed = if job.sealed { "" } else { "  (not sealed)" };
-        line(format!(
-            "job      {}  {}: {} waiting, {} assigned, {} to collect{sealed}",
-            job.id, job.kind, job.waiting, job.assigned, job.ended
-        ));
+        line(job_line(job));
     }
     for path in &herd.malformed {
         line(format!("malformed  {path}: not as docs/protocol.md says; ignored"));
+    }
+    text
+}
+
+/// A job as a line of text.
+pub fn job_line(job: &JobView) -> String {
+    let sealed = match (&job.withdrawn, job.after.first()) {
+        (Some(reason), _) => format!("  (withdrawn: {reason})"),
+        (None, Some(before)) => format!("  (after {before})"),
+        (None, None) if job.sealed => String::new(),
+        (None, None) => "  (not sealed)".to_owned(),
+    };
+    format!(
+        "job      {}  {}: {} waiting, {} assigned, {} to collect{sealed}",
+        job.id, job.kind, job.waiting, job.assigned, job.ended
+    )
+}
+
+/// A job, looked at closely, as text.
+pub fn job(info: &JobInfo) -> String {
+    let record = &info.record;
+    let counts: Vec<String> = info.counts().iter().map(|(state, count)| format!("{count} {state}")).collect();
+    let mut text = format!("job       {}  {}\n", info.id, if record.sealed { "sealed" } else { "not sealed" });
+    text += &format!("kind      {} {}\n", record.kind, record.args.join(" "));
+    text += &format!("policy    {}\n", serde_json::to_string(&record.policy).unwrap_or_default());
+    text += &format!("client    {}\n", if info.attended { "attends it" } else { "none" });
+    if let Some(withdrawn) = &record.withdrawn {
+        text += &format!("withdrawn {}\n", withdrawn.reason);
+    }
+    if let Some(key) = &record.key {
+        text += &format!("key       {key}\n");
+    }
+    text += &format!("tasks     {}\n", if counts.is_empty() { "none".to_owned() } else { counts.join(", ") });
+    for task in &info.tasks {
+        let worker = task.worker.as_deref().unwrap_or("-");
+        let error = task.error.as_deref().unwrap_or_default();
+        text += format!("  {:>10}  {:9}  {:>3} attempts  {worker:24}  {error}", task.n, task.state, task.attempts)
+            .trim_end();
+        text += "\n";
+    }
+    text
+}
+
+/// Dead tasks as text: each with what became of its attempts.
+pub fn dead(tasks: &[(TaskId, TaskState, i32)]) -> String {
+    let mut text = String::new();
+    for (task, state, _) in tasks {
+        text += &format!("{task}  {} attempts, {} failed, {} crashed\n", state.attempt, state.failures, state.crashes);
+        for attempt in &state.history {
+            text += &format!("    {:24}  {}\n", attempt.worker, attempt.error.lines().next().unwrap_or_default());
+        }
     }
     text
 }

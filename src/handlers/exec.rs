@@ -16,7 +16,9 @@ const OUTPUT_BYTES_MAX: usize = 96 * 1024;
 ///
 /// Returns `{"exit": 3, "stdout": "...", "stderr": "..."}`, with `"signal"` where one ended it, and
 /// `"stdout_dropped_bytes"` where there was more than the 96 KiB kept (likewise for stderr). Any exit code but 0 is a
-/// failure. The program runs in a process group of its own, which is killed whole when the task must stop.
+/// failure. The program runs in a process group of its own, and learns of its task by `HERDSMAN_TASK`, `HERDSMAN_ATTEMPT` and
+/// `HERDSMAN_TOKEN`. When the task is cancelled, the whole group is sent SIGTERM, and SIGKILL 2 s later; when it must stop
+/// at once, SIGKILL.
 #[derive(Debug, Clone, Copy)]
 pub struct Exec;
 
@@ -29,6 +31,7 @@ impl Handler for Exec {
             .args(args)
             .env("HERDSMAN_TASK", task.id.to_string())
             .env("HERDSMAN_ATTEMPT", task.attempt.to_string())
+            .env("HERDSMAN_TOKEN", task.token.to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -42,8 +45,17 @@ impl Handler for Exec {
                 let _ = stdin.write_all(&task.payload).await; // a program need not read it
             }
         };
-        let ((), stdout, stderr, status) =
-            tokio::join!(feed, keep(stdout), keep(stderr), async { group.child.wait().await });
+        let mut cancelled = task.cancelled;
+        let pid = group.pid;
+        let end = async {
+            tokio::select! {
+                status = group.child.wait() => return status,
+                () = cancelled.wait() => {}
+            }
+            signal(pid, Signal::TERM);
+            group.child.wait().await
+        };
+        let ((), stdout, stderr, status) = tokio::join!(feed, keep(stdout), keep(stderr), end);
         group.ended = true;
         let status = status?;
         let mut result = Map::new();
@@ -107,8 +119,12 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        if let Some(pid) = self.pid.filter(|_| !self.ended) {
-            let _ = kill_process_group(pid, Signal::KILL);
-        }
+        signal(self.pid.filter(|_| !self.ended), Signal::KILL);
+    }
+}
+
+fn signal(group: Option<Pid>, signal: Signal) {
+    if let Some(pid) = group {
+        let _ = kill_process_group(pid, signal); // it may have ended by itself
     }
 }

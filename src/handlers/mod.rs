@@ -17,6 +17,7 @@
 //! assert!(handlers.kinds().contains(&"wordcount".to_owned()));
 //! ```
 
+mod context;
 mod echo;
 mod exec;
 mod sleep;
@@ -28,6 +29,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+pub use context::{Cancelled, Token};
 pub use echo::Echo;
 pub use exec::Exec;
 pub use sleep::Sleep;
@@ -41,18 +43,23 @@ pub struct Task {
     pub id: TaskId,
     /// Which attempt this is, counted from 1.
     pub attempt: u32,
+    /// What to show to whatever the task writes to, so that it can refuse an attempt that is over.
+    pub token: Token,
     /// The job's arguments.
     pub args: Vec<String>,
     /// The payload, at most 512 KiB.
     pub payload: Vec<u8>,
+    /// Tells when the task was cancelled.
+    pub cancelled: Cancelled,
 }
 
 /// Runs the tasks of one kind.
 pub trait Handler: Send + Sync + 'static {
     /// Runs one task; several run at once.
     ///
-    /// The future is dropped where the task must stop: it was withdrawn, or the session may be over. What it started
-    /// must end with it. A panic fails the attempt, not the worker.
+    /// The future is dropped where the task must stop: at once where the session may be over or the attempt took too long,
+    /// and 2 s after [`Task::cancelled`] where it was cancelled. What it started must end with it. A panic fails the
+    /// attempt, not the worker.
     ///
     /// A task may be run more than once (its worker may die after running it and before saying so); its outcome is
     /// recorded exactly once.
@@ -81,7 +88,8 @@ impl<E: std::error::Error> From<E> for TaskError {
     }
 }
 
-type Running = Pin<Box<dyn Future<Output = Result<Value, TaskError>> + Send>>;
+/// A task that runs.
+pub(crate) type Running = Pin<Box<dyn Future<Output = Result<Value, TaskError>> + Send>>;
 type Run = Arc<dyn Fn(Task) -> Running + Send + Sync>;
 
 /// The kinds of tasks that a worker runs, each with its handler.

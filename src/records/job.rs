@@ -3,28 +3,19 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// How the tasks of a job are treated.
+use super::{JobId, OutcomeStatus, Policy};
+
+/// Why what is outstanding of a job is not to be done any more.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Policy {
-    /// After so many failed attempts a task is over. An attempt whose worker was lost is not a failed one.
-    #[serde(default = "one")]
-    pub max_attempts: u32,
-    /// Fields of other versions.
-    #[serde(flatten)]
-    pub other: Map<String, Value>,
+pub struct Withdrawn {
+    /// How its tasks end: cancelled or aborted.
+    pub status: OutcomeStatus,
+    /// For people.
+    pub reason: String,
 }
 
-fn one() -> u32 {
-    1
-}
-
-impl Default for Policy {
-    fn default() -> Self {
-        Policy { max_attempts: 1, other: Map::new() }
-    }
-}
-
-/// A job's record. Kind, arguments and policy never change; `sealed` goes from false to true, once, and brings `tasks`.
+/// A job's record. Kind, arguments, key and policy never change; `sealed` goes from false to true, once, and brings
+/// `tasks`; `failed` and `withdrawn` come once; `after` only shrinks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobRecord {
     /// Which handler runs the tasks.
@@ -42,6 +33,18 @@ pub struct JobRecord {
     /// where somebody else sealed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tasks: Option<u32>,
+    /// The key under which at most one job is outstanding.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// The jobs that must have succeeded before a task of this one is assigned, as far as they have not yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<JobId>,
+    /// Whether a task failed or was cancelled, so that the job has not succeeded.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub failed: bool,
+    /// Whether, and why, what is outstanding is to end without being done. Only a sealed job is withdrawn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub withdrawn: Option<Withdrawn>,
     /// Fields of other versions.
     #[serde(flatten)]
     pub other: Map<String, Value>,
@@ -50,7 +53,18 @@ pub struct JobRecord {
 impl JobRecord {
     /// An unsealed job of the given kind.
     pub fn new(kind: &str, args: Vec<String>, policy: Policy) -> Self {
-        JobRecord { kind: kind.to_owned(), args, policy, sealed: false, tasks: None, other: Map::new() }
+        JobRecord {
+            kind: kind.to_owned(),
+            args,
+            policy,
+            sealed: false,
+            tasks: None,
+            key: None,
+            after: Vec::new(),
+            failed: false,
+            withdrawn: None,
+            other: Map::new(),
+        }
     }
 
     /// As it is stored.
@@ -70,12 +84,12 @@ mod tests {
 
     #[test]
     fn a_record_set_again_keeps_the_fields_of_other_versions() {
-        let text = br#"{"kind":"echo","policy":{"max_attempts":3,"backoff":"1s"},"sealed":false,"color":"red"}"#;
+        let text = br#"{"kind":"echo","policy":{"max_attempts":3,"colour":"blue"},"sealed":false,"color":"red"}"#;
         let mut record = JobRecord::from_json(text).expect("valid");
         record.sealed = true;
         let json: Value = serde_json::from_slice(&record.to_json()).expect("valid");
         assert_eq!(json["color"], "red");
-        assert_eq!(json["policy"]["backoff"], "1s");
+        assert_eq!(json["policy"]["colour"], "blue");
         assert_eq!(json["sealed"], true);
     }
 

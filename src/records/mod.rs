@@ -4,14 +4,16 @@
 mod job;
 mod master;
 mod outcome;
+mod policy;
 mod task;
 pub mod tree;
 mod worker;
 
-pub use job::{JobRecord, Policy};
+pub use job::{JobRecord, Withdrawn};
 pub use master::MasterRecord;
 pub use outcome::{Outcome, OutcomeStatus, bytes_to_json, json_to_bytes};
-pub use task::TaskState;
+pub use policy::Policy;
+pub use task::{Attempt, TaskState};
 pub use tree::{Assignment, JobId, TaskId, WorkerId};
 pub use worker::WorkerRecord;
 

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::DATA_BYTES_MAX;
+use super::{DATA_BYTES_MAX, Withdrawn};
 
 /// How a task ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,28 +13,40 @@ use super::DATA_BYTES_MAX;
 pub enum OutcomeStatus {
     /// The handler returned a result.
     Done,
-    /// The last attempt failed.
+    /// The only attempt failed.
     Failed,
+    /// Somebody cancelled it, or its job ran out of time.
+    Cancelled,
+    /// It was never to be done: a job before it did not succeed, or its client is gone.
+    Aborted,
 }
 
 /// A task's outcome, committed in the same multi that deletes the task.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
-    /// Whether it is done or failed.
+    /// How.
     pub status: OutcomeStatus,
-    /// Who committed it.
-    pub worker: String,
-    /// Which attempt it was, counted from 1.
+    /// The worker that committed it; absent where it was cancelled or aborted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<String>,
+    /// Which attempt it was, counted from 1; 0 where it was cancelled or aborted.
+    #[serde(default)]
     pub attempts: u32,
     /// What the handler returned; see the kind.
     #[serde(default)]
     pub result: Value,
-    /// Why it failed.
+    /// Why it is not done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
 impl Outcome {
+    /// Of a task that is not to be done, or not any more.
+    pub fn withdrawn(withdrawn: &Withdrawn) -> Self {
+        let Withdrawn { status, reason } = withdrawn.clone();
+        Outcome { status, worker: None, attempts: 0, result: Value::Null, error: Some(reason) }
+    }
+
     /// As it is stored. An outcome over the limit becomes a failed one that says so.
     pub fn to_json(&self) -> Vec<u8> {
         let data = super::to_json(self);
@@ -96,7 +108,7 @@ mod tests {
     #[test]
     fn an_oversized_outcome_becomes_a_failed_one() {
         let result = Value::String("x".repeat(DATA_BYTES_MAX));
-        let large = Outcome { status: OutcomeStatus::Done, worker: "w".into(), attempts: 1, result, error: None };
+        let large = Outcome { status: OutcomeStatus::Done, worker: Some("w".into()), attempts: 1, result, error: None };
         let stored = Outcome::from_json(&large.to_json()).expect("valid");
         assert_eq!(stored.status, OutcomeStatus::Failed);
         assert!(stored.error.expect("says why").contains("more than the 524288"));

@@ -3,6 +3,20 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+/// How many attempts a task's history keeps.
+const HISTORY_MAX: usize = 20;
+/// How long the error of each may be, in bytes.
+const ERROR_BYTES_MAX: usize = 1_000;
+
+/// An attempt that ended without an outcome.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Who made it.
+    pub worker: String,
+    /// Why it ended.
+    pub error: String,
+}
+
 /// The attempts that have ended. The znode's version tells one attempt from the next; these fields say what happened.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskState {
@@ -12,12 +26,15 @@ pub struct TaskState {
     /// How many of them failed, rather than being lost with their worker.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub failures: u32,
-    /// Why the last one ended.
+    /// How many of them ended because their worker was lost under them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub crashes: u32,
+    /// What became of each, the last one last; the first ones are left out where there were many.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<Attempt>,
+    /// The moment before which it is not attempted again, in milliseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
-    /// Who had it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub worker: Option<String>,
+    pub not_before_ms: Option<i64>,
     /// The worker that handed the task back unstarted, because it stops: it is to be given nothing more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub returned_by: Option<String>,
@@ -34,6 +51,28 @@ fn is_zero(n: &u32) -> bool {
 }
 
 impl TaskState {
+    /// One more attempt has ended, for this reason.
+    #[must_use]
+    pub fn attempted(&self, worker: &str, error: &str) -> Self {
+        let mut state = TaskState { attempt: self.attempt + 1, not_before_ms: None, returned_by: None, ..self.clone() };
+        let end = (0..=error.len().min(ERROR_BYTES_MAX)).rev().find(|at| error.is_char_boundary(*at)).unwrap_or(0);
+        state.history.push(Attempt { worker: worker.to_owned(), error: error[..end].to_owned() });
+        let over = state.history.len().saturating_sub(HISTORY_MAX);
+        state.history.drain(..over);
+        state
+    }
+
+    /// The attempt that ended last.
+    pub fn last(&self) -> Option<&Attempt> {
+        self.history.last()
+    }
+
+    /// A dead task, to be attempted again as if it never had been; what happened stays in its history.
+    #[must_use]
+    pub fn revived(&self) -> Self {
+        TaskState { failures: 0, crashes: 0, not_before_ms: None, returned_by: None, dead: false, ..self.clone() }
+    }
+
     /// As it is stored.
     pub fn to_json(&self) -> Vec<u8> {
         super::to_json(self)
@@ -42,5 +81,19 @@ impl TaskState {
     /// A stored state, or why it is none. No data at all is a task to which nothing has happened.
     pub fn from_json(data: &[u8]) -> Result<Self, String> {
         if data.is_empty() { Ok(TaskState::default()) } else { super::from_json(data) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_history_keeps_the_last_attempts_and_the_beginning_of_each_error() {
+        let long = "\u{e9}".repeat(ERROR_BYTES_MAX);
+        let state = (0..30).fold(TaskState::default(), |state, n| state.attempted(&format!("w{n}"), &long));
+        assert_eq!((state.attempt, state.history.len()), (30, HISTORY_MAX));
+        assert_eq!(state.last().map(|last| (last.worker.as_str(), last.error.len())), Some(("w29", ERROR_BYTES_MAX)));
+        assert_eq!(TaskState::from_json(&state.to_json()), Ok(state));
     }
 }

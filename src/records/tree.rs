@@ -5,7 +5,10 @@
 //! /workers/<name>-<uid>           a worker, with its assignments
 //! /tasks/<job>                    a job's record
 //! /tasks/<job>/<n>                a task that is waiting, running or dead
+//! /tasks/<job>/client-<uid>       a client that attends the job
 //! /data/<job>/<n>                 its payload (version 0), then its outcome (version 1)
+//! /data/<job>/after-<later>       a later job waits for this one
+//! /data/@<key>                    which job has the key
 //! ```
 
 use std::fmt;
@@ -25,6 +28,12 @@ pub const DATA: &str = "/data";
 /// The four roots, which are created once and never removed.
 pub const ROOTS: [&str; 4] = [MASTER, WORKERS, TASKS, DATA];
 
+/// What the znode of a client that attends a job begins with; its uid follows.
+const CLIENT: &str = "client-";
+/// What the znode begins with by which one job keeps another until it has seen how that ended; its id follows.
+const AFTER: &str = "after-";
+/// What the znode of a key begins with; the key follows.
+const KEY: &str = "@";
 /// Digits of a task's number in its path.
 const TASK_DIGITS: usize = 10;
 
@@ -82,6 +91,13 @@ macro_rules! plain_id {
             }
         }
 
+        impl<'de> serde::Deserialize<'de> for $id {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = <std::borrow::Cow<'de, str> as serde::Deserialize>::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+
         impl serde::Serialize for $id {
             fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.serialize_str(&self.0)
@@ -110,10 +126,30 @@ impl JobId {
         paths::join(DATA, &self.0)
     }
 
+    /// `/tasks/<job>/client-<uid>`: a client that attends it.
+    pub fn client_path(&self, uid: &str) -> String {
+        paths::join(&self.path(), &format!("{CLIENT}{uid}"))
+    }
+
+    /// `/data/<job>/after-<later>`: keeps this job until the leader has seen, for the later one, how it ended.
+    pub fn after_path(&self, later: &JobId) -> String {
+        paths::join(&self.data_path(), &format!("{AFTER}{later}"))
+    }
+
     /// A task of this job.
     pub fn task(&self, n: u32) -> TaskId {
         TaskId { job: self.clone(), n }
     }
+}
+
+/// `/data/@<key>`: which job has the key.
+pub fn key_path(key: &str) -> String {
+    paths::join(DATA, &format!("{KEY}{key}"))
+}
+
+/// The job that keeps another, from the name of its znode there.
+pub fn later_job(name: &str) -> Option<JobId> {
+    name.strip_prefix(AFTER)?.parse().ok()
 }
 
 impl WorkerId {
@@ -187,11 +223,19 @@ pub enum BelowTasks {
     Job(JobId),
     /// `<job>/<n>`.
     Task(TaskId),
+    /// `<job>/client-<uid>`: a client that attends the job.
+    Client(JobId, String),
 }
 
 /// Parses a path below `/tasks`, without its leading slash. What it refuses was written by somebody else.
 pub fn below_tasks(path: &str) -> Result<BelowTasks, String> {
-    if path.contains('/') { path.parse().map(BelowTasks::Task) } else { path.parse().map(BelowTasks::Job) }
+    match path.split_once('/') {
+        None => path.parse().map(BelowTasks::Job),
+        Some((job, name)) if name.starts_with(CLIENT) && paths::is_plain(name) => {
+            Ok(BelowTasks::Client(job.parse()?, name.to_owned()))
+        }
+        Some(_) => path.parse().map(BelowTasks::Task),
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use futures::future::join_all;
 use herdsman::coordination::SessionConfig;
 use herdsman::faults::line::{Line, MULTI};
 use herdsman::records::DATA_BYTES_MAX;
-use herdsman::roles::client::{Client, ClientError, FinishedStatus, JobSpec, Limit, WhenFull, open};
+use herdsman::roles::client::{Client, ClientError, FinishedStatus, JobSpec, Limit, Selected, WhenFull, open};
 
 use crate::support::herd::{master, worker};
 use crate::support::{children, connect, fresh_config, through, until, zookeeper};
@@ -167,7 +167,7 @@ async fn waiting_survives_the_end_of_its_session() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn cancelling_removes_a_job_in_whatever_state_its_tasks_are() {
+async fn a_job_is_cancelled_in_whatever_state_its_tasks_are_and_forgotten_with_all_that_is_in_it() {
     let config = fresh_config();
     let _herd = herd(&config).await;
     let (job, results) = open(&config, JobSpec::new("sleep"), &mut rand::rng()).await.expect("opened");
@@ -180,9 +180,15 @@ async fn cancelling_removes_a_job_in_whatever_state_its_tasks_are() {
     let session = connect(&config).await;
     until("two are done", async || children(&session, &id.path()).await.len() == 6).await;
     let client = Client::connect(&config).await.expect("connected");
-    assert_eq!(client.cancel(&id).await.expect("cancelled"), 6);
+    let whole = Selected { job: id.clone(), tasks: None };
+    assert_eq!(client.cancel(&whole, "no longer wanted").await.expect("cancelled"), 6);
+    let info = client.info(&whole).await.expect("it is there");
+    assert_eq!(info.counts(), [("cancelled", 6), ("done", 2)].into());
+    assert!(info.tasks[2..].iter().all(|task| task.error.as_deref() == Some("no longer wanted")));
+    assert_eq!(client.cancel(&whole, "again").await.expect("nothing to do"), 0);
+    assert_eq!(client.forget(&whole).await.expect("forgotten"), 8);
     assert!(children(&session, "/tasks").await.is_empty() && children(&session, "/data").await.is_empty());
-    let missing = client.cancel(&id).await.expect_err("gone");
+    let missing = client.cancel(&whole, "").await.expect_err("gone");
     assert!(matches!(missing, ClientError::NotFound(_)));
     // The slots are free again.
     let (job, mut results) = open(&config, JobSpec::new("echo"), &mut rand::rng()).await.expect("opened");

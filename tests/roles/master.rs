@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use herdsman::coordination::{Op, Session, SessionConfig};
 use herdsman::faults::line::Line;
-use herdsman::records::{MasterRecord, Policy, WorkerRecord};
+use herdsman::records::{JobRecord, MasterRecord, Policy, WorkerRecord};
 use herdsman::roles::client::{JobSpec, Results, open};
 use serde_json::json;
 
@@ -170,13 +170,20 @@ async fn what_nobody_collects_is_swept_after_the_retention_and_what_is_outstandi
     until("the herd is there", async || children(&session, "/workers").await.len() == 1).await;
     let results = submit(&config, "echo", "x", 700).await; // more than one round
     results.leave().await.expect("left");
-    let (open_job, open_results) = open(&config, JobSpec::new("echo"), &mut rand::rng()).await.expect("opened");
-    drop(open_results);
-    let empty = open_job.id().path();
+    // One whose client is gone without having submitted anything, and one whose client attends it.
+    let record = JobRecord::new("echo", vec![], Policy::default()).to_json();
+    for (path, data) in [("/tasks/empty", record), ("/data/empty", Vec::new())] {
+        session.write(Op::Create { path: path.to_owned(), data }).await.expect("created");
+    }
+    let (open_job, mut open_results) = open(&config, JobSpec::new("echo"), &mut rand::rng()).await.expect("opened");
+    let attended = open_job.id().to_string();
     until("the outcomes, the job, and the empty one are gone", async || {
-        children(&session, "/data").await.is_empty() && session.get(&empty).await == Ok(None)
+        children(&session, "/data").await == [attended.clone()] && children(&session, "/tasks").await.len() == 1
     })
     .await;
+    open_job.submit(b"still open".to_vec()).await.expect("nobody sealed it");
+    drop(open_job);
+    while open_results.next().await.expect("the herd lives").is_some() {}
     w.stop().await;
     let waiting = submit(&config, "echo", "x", 1).await;
     waiting.leave().await.expect("left");

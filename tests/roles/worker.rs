@@ -145,7 +145,10 @@ async fn a_worker_runs_what_it_is_assigned_and_commits_each_outcome_with_the_tas
     bench.assign(&worker, &["j/0000000000", "j/0000000001"]).await;
     for (n, text) in ["zero", "one"].into_iter().enumerate() {
         let outcome = bench.outcome(n as u32).await;
-        assert_eq!((outcome.status, &outcome.worker, outcome.attempts), (OutcomeStatus::Done, &worker, 1));
+        assert_eq!(
+            (outcome.status, outcome.worker.as_ref(), outcome.attempts),
+            (OutcomeStatus::Done, Some(&worker), 1)
+        );
         assert_eq!(outcome.result, json!(text));
         assert!(!bench.is_outstanding(n as u32).await, "in the same multi");
     }
@@ -201,7 +204,7 @@ async fn a_completion_of_an_older_attempt_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failed_attempt_is_noted_and_the_last_one_becomes_a_failed_outcome() {
+async fn a_failed_attempt_is_noted_and_after_the_last_one_the_task_is_dead() {
     let config = fresh_config();
     let (bench, probe) = (Bench::new(&config).await, Probe::default());
     let policy = Policy { max_attempts: 2, ..Policy::default() };
@@ -211,11 +214,13 @@ async fn a_failed_attempt_is_noted_and_the_last_one_becomes_a_failed_outcome() {
     bench.assign(&worker, &["j/0000000000"]).await;
     let state = bench.state(0, 1).await;
     assert_eq!((state.attempt, state.failures, state.dead), (1, 1, false));
-    assert_eq!((state.error.as_deref(), state.worker.as_deref()), (Some("told to"), Some(worker.as_str())));
+    let last = state.last().expect("an attempt");
+    assert_eq!((last.error.as_str(), last.worker.as_str()), ("told to", worker.as_str()));
     bench.assign(&worker, &["j/0000000000@1"]).await;
-    let outcome = bench.outcome(0).await;
-    assert_eq!((outcome.status, outcome.attempts), (OutcomeStatus::Failed, 2));
-    assert_eq!(outcome.error.as_deref(), Some("told to"));
+    let state = bench.state(0, 2).await;
+    assert_eq!((state.attempt, state.failures, state.dead), (2, 2, true));
+    assert!(state.history.iter().all(|attempt| attempt.error == "told to" && attempt.worker == worker));
+    assert_eq!(state.history.len(), 2, "each attempt is kept");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -253,7 +258,7 @@ async fn a_task_without_a_payload_is_marked_dead_and_holds_nobody_up() {
     let worker = bench.worker().await;
     bench.assign(&worker, &["j/0000000000", "j/0000000001"]).await;
     let state = bench.state(0, 1).await;
-    assert!(state.dead && state.error.expect("says why").contains("/data/j/0000000000"));
+    assert!(state.dead && state.last().expect("says why").error.contains("/data/j/0000000000"));
     assert_eq!(bench.outcome(1).await.result, json!("y"));
 }
 
@@ -291,7 +296,7 @@ async fn what_still_runs_after_the_grace_is_stopped_and_handed_back() {
     assert_eq!(probe.running(), 0);
     let state = bench.state(0, 1).await;
     assert_eq!((state.attempt, state.failures), (1, 0), "an attempt, but not a failed one");
-    assert!(state.error.expect("says why").contains("100ms"));
+    assert!(state.last().expect("says why").error.contains("100ms"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -373,7 +378,7 @@ async fn a_completion_whose_reply_was_lost_is_committed_once() {
     bench.create("/data/j/0000000001", b"0").await;
     bench.create("/tasks/j/0000000001", b"").await;
     bench.assign(&worker, &["j/0000000001"]).await;
-    assert_eq!(bench.outcome(1).await.worker, worker);
+    assert_eq!(bench.outcome(1).await.worker, Some(worker));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -46,5 +46,5 @@ pub fn worker(config: &SessionConfig, name: &str) -> Member {
 }
 
 pub fn worker_with(config: &SessionConfig, name: &str, slots: u32, handlers: Handlers, grace: Duration) -> Member {
-    Member::start(Worker { name: name.to_owned(), slots, handlers, grace }, config)
+    Member::start(Worker { name: name.to_owned(), slots, tags: Vec::new(), handlers, grace }, config)
 }

@@ -1,5 +1,5 @@
-//! A job known by its name: waiting for it, collecting its outcomes, cancelling it. Any process can do this, at any
-//! time, whatever became of the one that submitted it.
+//! A job known by its name: waiting for it, and collecting its outcomes. Any process can do this, at any time, whatever
+//! became of the one that submitted it.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -7,11 +7,9 @@ use std::time::Duration;
 use futures::future::join_all;
 use tokio::time::sleep;
 
-use super::{CONNECT, ClientError, Finished, RECONNECT, close};
-use crate::coordination::commit::CommitError;
-use crate::coordination::{
-    Change, Committer, Failure, Mirror, Op, Reader, Refusal, Scope, Session, SessionConfig, paths,
-};
+use super::manage::already_gone;
+use super::{CONNECT, ClientError, Finished, RECONNECT, close, show};
+use crate::coordination::{Change, Committer, Failure, Mirror, Op, Reader, Scope, Session, SessionConfig, paths};
 use crate::records::tree::task_number;
 use crate::records::{JobId, JobRecord, TaskId, TaskState};
 
@@ -32,7 +30,7 @@ pub struct Client {
 pub struct Tally {
     /// Tasks done.
     pub done: usize,
-    /// Tasks failed, or dead.
+    /// Tasks that ended otherwise: failed, dead, cancelled, aborted.
     pub failed: usize,
     /// Tasks waiting or running.
     pub outstanding: usize,
@@ -63,7 +61,7 @@ impl Client {
         self.session.close().await;
     }
 
-    async fn record(&self, job: &JobId) -> Result<(JobRecord, i32), ClientError> {
+    pub(super) async fn record(&self, job: &JobId) -> Result<(JobRecord, i32), ClientError> {
         let node = self.session.get(&job.path()).await?.ok_or_else(|| ClientError::NotFound(job.clone()))?;
         let malformed = |error| ClientError::Malformed { path: job.path(), error };
         Ok((JobRecord::from_json(&node.data).map_err(malformed)?, node.version))
@@ -133,13 +131,17 @@ impl Client {
 
     async fn tally(&self, job: &JobId) -> Result<Tally, ClientError> {
         let mut tally = Tally { sealed: true, ..Tally::default() };
-        let ended = self.ended(job, &mut |finished, _| tally.count(&finished)).await?;
+        let ended = self.all_ended(job, &mut |finished, _| tally.count(&finished)).await?;
         tally.outstanding = ended.outstanding;
         Ok(tally)
     }
 
     /// Reads what has ended, oldest task first, some at a time; hands each over with whether it left an outcome.
-    async fn ended(&self, job: &JobId, each: &mut (impl FnMut(Finished, bool) + Send)) -> Result<Ended, ClientError> {
+    async fn all_ended(
+        &self,
+        job: &JobId,
+        each: &mut (impl FnMut(Finished, bool) + Send),
+    ) -> Result<Ended, ClientError> {
         let reader = Reader::start(self.session.clone());
         let names = |names: Option<Vec<String>>| {
             let mut numbers: Vec<u32> = names.unwrap_or_default().iter().filter_map(|n| task_number(n).ok()).collect();
@@ -163,7 +165,7 @@ impl Client {
             for (task, node) in tasks.into_iter().zip(nodes) {
                 match node?.map(|node| TaskState::from_json(&node.data)) {
                     Some(Ok(state)) if state.dead => {
-                        each(Finished::dead(&task, state), false);
+                        each(Finished::dead(&task, &state), false);
                         ended.dead += 1;
                     }
                     Some(_) => ended.outstanding += 1,
@@ -175,7 +177,8 @@ impl Client {
         Ok(ended)
     }
 
-    /// Delivers every outcome that is there, and then removes it, unless `keep`; closes the job once nothing is left.
+    /// Delivers every outcome that is there, and then removes it, unless `keep`; closes the job once nothing is left. Dead
+    /// tasks are delivered, and stay.
     /// With `seal`, seals the job first: its submitter, if it lives, can submit nothing more.
     ///
     /// Errors: no such job; not sealed, and neither `keep` nor `seal` given.
@@ -186,16 +189,24 @@ impl Client {
         seal: bool,
         mut deliver: impl FnMut(&Finished) + Send,
     ) -> Result<Tally, ClientError> {
-        let sealed = if seal { self.seal(job).await.map(|()| true)? } else { self.record(job).await?.0.sealed };
+        let sealed = if seal {
+            self.set_record(job, |record| record.sealed = true).await?.sealed
+        } else {
+            self.record(job).await?.0.sealed
+        };
         if !sealed && !keep {
             return Err(ClientError::NotSealed(job.clone()));
+        }
+        let client = job.client_path(&paths::uid(&mut rand::rng()));
+        if !keep {
+            show(&self.session, &client).await?;
         }
         let mut tally = Tally { sealed, ..Tally::default() };
         let mut count = |finished: Finished, _| {
             tally.count(&finished);
             deliver(&finished);
         };
-        let ended = self.ended(job, &mut count).await?;
+        let ended = self.all_ended(job, &mut count).await?;
         tally.outstanding = ended.outstanding;
         if !keep {
             let committer = Committer::start(self.session.clone(), None);
@@ -204,83 +215,11 @@ impl Client {
             for removed in join_all(ended.outcomes.iter().map(delete)).await {
                 removed.or_else(already_gone)?;
             }
-            if ended.outstanding == 0 && ended.dead == 0 {
-                close(&self.session, job).await?;
+            if ended.outstanding > 0 || ended.dead > 0 || !close(&self.session, job).await? {
+                self.delete(client).await?;
             }
         }
         Ok(tally)
-    }
-
-    /// The row *seal*, by anybody.
-    async fn seal(&self, job: &JobId) -> Result<(), ClientError> {
-        loop {
-            let (mut record, version) = self.record(job).await?;
-            if record.sealed {
-                return Ok(());
-            }
-            record.sealed = true;
-            match self.session.write(Op::Set { path: job.path(), data: record.to_json(), version: Some(version) }).await
-            {
-                Ok(_) => return Ok(()),
-                Err(Failure::Refused(Refusal::BadVersion)) => {}
-                Err(Failure::Unknown(_)) => self.session.settle().await?,
-                Err(failure) => return Err(failure.into()),
-            }
-        }
-    }
-
-    /// Seals the job, cancels what is outstanding, removes what has ended, and closes the job. Returns how many tasks
-    /// were cancelled.
-    pub async fn cancel(&self, job: &JobId) -> Result<usize, ClientError> {
-        self.seal(job).await?;
-        let committer = Committer::start(self.session.clone(), None);
-        let mut cancelled = 0;
-        loop {
-            let tasks = self.session.children(&job.path()).await?.unwrap_or_default();
-            let data = self.session.children(&job.data_path()).await?.unwrap_or_default();
-            if tasks.is_empty() && data.is_empty() {
-                close(&self.session, job).await?;
-                return Ok(cancelled);
-            }
-            let present: BTreeSet<&String> = data.iter().collect();
-            let delete = |path: String| Op::Delete { path, version: None };
-            let both = tasks.iter().map(|name| {
-                let task = delete(paths::join(&job.path(), name));
-                let data = present.contains(name).then(|| delete(paths::join(&job.data_path(), name)));
-                committer.commit(std::iter::once(task).chain(data).collect())
-            });
-            for result in join_all(both).await {
-                match result {
-                    Ok(()) => cancelled += 1,
-                    Err(refused) => already_gone(refused)?, // completed meanwhile: its outcome goes next
-                }
-            }
-            let outstanding: BTreeSet<&String> = tasks.iter().collect();
-            let ended = data.iter().filter(|name| !outstanding.contains(name));
-            let removals = ended.map(|name| committer.commit(vec![delete(paths::join(&job.data_path(), name))]));
-            for removed in join_all(removals).await {
-                removed.or_else(already_gone)?;
-            }
-        }
-    }
-
-    /// Why a job may be stuck, for people; empty where there is no reason to be seen.
-    pub async fn explain(&self, job: &JobId) -> Result<Vec<String>, ClientError> {
-        let herd = super::view::herd(&self.session).await?;
-        let (record, _) = self.record(job).await?;
-        let mut reasons = Vec::new();
-        if herd.masters.is_empty() {
-            reasons.push("there is no master; start one with `master`".to_owned());
-        }
-        if herd.workers.is_empty() {
-            reasons.push("there is no worker; start one with `worker`".to_owned());
-        } else if !herd.workers.iter().any(|worker| worker.kinds.contains(&record.kind)) {
-            let kinds: BTreeSet<&str> = herd.workers.iter().flat_map(|w| &w.kinds).map(String::as_str).collect();
-            let kinds = kinds.into_iter().collect::<Vec<_>>().join(", ");
-            let remedy = if record.kind == "exec" { "; start one with `worker --allow exec`" } else { "" };
-            reasons.push(format!("no worker runs tasks of kind '{}', only {kinds}{remedy}", record.kind));
-        }
-        Ok(reasons)
     }
 }
 
@@ -289,13 +228,4 @@ struct Ended {
     outcomes: Vec<TaskId>,
     dead: usize,
     outstanding: usize,
-}
-
-/// Somebody else removed it at the same time.
-fn already_gone(error: CommitError) -> Result<(), ClientError> {
-    match error {
-        CommitError::Refused { refusal: Refusal::NoNode | Refusal::BadVersion, .. } => Ok(()),
-        CommitError::Refused { refusal, .. } | CommitError::Guard(refusal) => Err(Failure::Refused(refusal).into()),
-        CommitError::SessionOver(cause) => Err(Failure::SessionOver(cause).into()),
-    }
 }

@@ -6,15 +6,6 @@ use futures::stream::FuturesUnordered;
 use crate::coordination::{CommitError, Committer, Failure, Node, Op, Reader, Session};
 use crate::records::TaskId;
 
-/// What is left in the tree of a task that was delivered.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Remains {
-    Nothing,
-    Outcome,
-    DeadTask,
-    DeadTaskWithoutPayload,
-}
-
 /// A call under way for a task, and its answer.
 type Call<Answer> = BoxFuture<'static, (u32, Answer)>;
 
@@ -25,7 +16,7 @@ pub(super) struct Calls {
     reader: Reader,
     pub(super) submitting: FuturesUnordered<Call<Result<(), CommitError>>>,
     pub(super) fetching: FuturesUnordered<Call<Result<Option<Node>, Failure>>>,
-    pub(super) collecting: FuturesUnordered<Call<(Remains, Result<(), CommitError>)>>,
+    pub(super) collecting: FuturesUnordered<Call<Result<(), CommitError>>>,
 }
 
 impl Calls {
@@ -57,16 +48,10 @@ impl Calls {
         self.fetching.push(async move { (n, read.await) }.boxed());
     }
 
-    /// The rows *collect* and, for what is left of a dead task, *cancel*.
-    pub(super) fn clean(&mut self, task: &TaskId, remains: Remains) {
-        let delete = |path, version| Op::Delete { path, version };
-        let ops = match remains {
-            Remains::Nothing => Vec::new(),
-            Remains::Outcome => vec![delete(task.data_path(), Some(1))],
-            Remains::DeadTask => vec![delete(task.path(), None), delete(task.data_path(), None)],
-            Remains::DeadTaskWithoutPayload => vec![delete(task.path(), None)],
-        };
-        let (n, commit) = (task.n, self.clean.commit(ops));
-        self.collecting.push(async move { (n, (remains, commit.await)) }.boxed());
+    /// The row *collect*.
+    pub(super) fn collect(&mut self, task: &TaskId) {
+        let commit = self.clean.commit(vec![Op::Delete { path: task.data_path(), version: Some(1) }]);
+        let n = task.n;
+        self.collecting.push(async move { (n, commit.await) }.boxed());
     }
 }

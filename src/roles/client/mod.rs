@@ -5,28 +5,38 @@
 //! | [`submit`] | [`open`]: a job of one's own, from the first task to the last outcome |
 //! | `submitter`, `calls` | the task behind it, and what that has under way |
 //! | [`room`] | how many tasks the tree takes |
-//! | [`attend`] | [`Client`]: a job known by its name: wait, results, cancel |
+//! | [`attend`] | [`Client`]: a job known by its name: wait, results |
+//! | [`info`] | a job looked at closely: info, explain |
+//! | `manage` | cancel, retry, forget |
+//! | [`select`] | which jobs and tasks a command means |
 //! | [`view`] | what the herd looks like: status and tree |
 
 pub mod attend;
 mod calls;
+pub mod info;
+mod manage;
 pub mod room;
+pub mod select;
 pub mod submit;
 mod submitter;
 pub mod view;
 
 pub use attend::{Client, Tally};
+pub use info::{JobInfo, TaskInfo};
 pub use room::{Limit, WhenFull};
+pub use select::{Selected, Selector};
 pub use submit::{Job, JobSpec, Results, open};
 pub use view::{Herd, JobView, MasterView, WorkerView};
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::coordination::{ConnectError, Failure, MultiFailure, Op, Refusal, Session};
-use crate::records::{DATA_BYTES_MAX, JobId, Outcome, OutcomeStatus, TaskId, TaskState};
+use crate::coordination::{ConnectError, Failure, MultiFailure, Op, Refusal, Session, paths};
+use crate::records::tree::{key_path, task_number};
+use crate::records::{DATA_BYTES_MAX, JobId, JobRecord, Outcome, OutcomeStatus, TaskId, TaskState};
 
 /// How long the first session may take.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -45,9 +55,28 @@ pub enum ClientError {
     /// There is no such job: never opened, or closed by now.
     #[error("there is no job {0}")]
     NotFound(JobId),
+    /// There is no job at all.
+    #[error("there is no job")]
+    NoJob,
     /// Somebody sealed the job: nothing more can be submitted.
     #[error("job {0} was sealed by somebody else: nothing more can be submitted to it")]
     Sealed(JobId),
+    /// Another job has the key, and has not ended.
+    #[error("job {job} has the key '{key}' and has not ended: nothing was submitted")]
+    KeyTaken {
+        /// The key.
+        key: String,
+        /// Who has it.
+        job: JobId,
+    },
+    /// The job was withdrawn: it was cancelled, ran out of time, or waited for one that did not succeed.
+    #[error("job {job} was withdrawn: {reason}")]
+    Withdrawn {
+        /// Which.
+        job: JobId,
+        /// Why.
+        reason: String,
+    },
     /// The job is not sealed, so only its submitter may remove anything.
     #[error("job {0} is not sealed: its client may still be submitting")]
     NotSealed(JobId),
@@ -99,12 +128,29 @@ pub struct Finished {
 pub enum FinishedStatus {
     /// Its handler returned a result.
     Done,
-    /// Its last attempt failed.
+    /// Its only attempt failed.
     Failed,
-    /// It stays in the tree and is not attempted any more.
+    /// It is out of attempts, and stays in the tree: it can be retried.
     Dead,
-    /// It is gone without an outcome: cancelled, swept, or collected by somebody else.
+    /// It was cancelled.
+    Cancelled,
+    /// It was never to be done: a job before it did not succeed, or its client was gone.
+    Aborted,
+    /// It is gone without an outcome: swept, or collected by somebody else.
     Gone,
+}
+
+impl fmt::Display for FinishedStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            FinishedStatus::Done => "done",
+            FinishedStatus::Failed => "failed",
+            FinishedStatus::Dead => "dead",
+            FinishedStatus::Cancelled => "cancelled",
+            FinishedStatus::Aborted => "aborted",
+            FinishedStatus::Gone => "gone",
+        })
+    }
 }
 
 impl Finished {
@@ -116,8 +162,10 @@ impl Finished {
                 status: match outcome.status {
                     OutcomeStatus::Done => FinishedStatus::Done,
                     OutcomeStatus::Failed => FinishedStatus::Failed,
+                    OutcomeStatus::Cancelled => FinishedStatus::Cancelled,
+                    OutcomeStatus::Aborted => FinishedStatus::Aborted,
                 },
-                worker: Some(outcome.worker),
+                worker: outcome.worker,
                 attempts: outcome.attempts,
                 result: outcome.result,
                 error: outcome.error,
@@ -133,14 +181,15 @@ impl Finished {
         }
     }
 
-    fn dead(task: &TaskId, state: TaskState) -> Self {
+    fn dead(task: &TaskId, state: &TaskState) -> Self {
+        let last = state.last();
         Finished {
             task: task.to_string(),
             status: FinishedStatus::Dead,
-            worker: state.worker,
+            worker: last.map(|last| last.worker.clone()),
             attempts: state.attempt,
             result: Value::Null,
-            error: state.error,
+            error: last.map(|last| last.error.clone()),
         }
     }
 
@@ -151,7 +200,7 @@ impl Finished {
             worker: None,
             attempts: 0,
             result: Value::Null,
-            error: Some("it was cancelled, swept, or collected by somebody else".to_owned()),
+            error: Some("it was removed, swept, or collected by somebody else".to_owned()),
         }
     }
 
@@ -161,16 +210,47 @@ impl Finished {
     }
 }
 
-/// The row *close*. Returns whether the job is gone; it stays where something is left in it.
+/// Shows by an ephemeral znode that a client attends a job, so that nobody sweeps it meanwhile.
+async fn show(session: &Session, client: &str) -> Result<(), Failure> {
+    let create = Op::CreateEphemeral { path: client.to_owned(), data: Vec::new(), sequential: false };
+    match session.write(create).await {
+        // No job any more: whoever looks for it next will see.
+        Ok(_) | Err(Failure::Refused(Refusal::NodeExists | Refusal::NoNode)) => Ok(()),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// The row *close*: the job goes, with the marks of whoever attends it, and its key is free. Returns whether the job is
+/// gone; it stays where a task or an outcome is left in it.
 async fn close(session: &Session, job: &JobId) -> Result<bool, Failure> {
     loop {
         let delete = |path| Op::Delete { path, version: None };
-        match session.multi(&[delete(job.data_path()), delete(job.path())]).await {
-            // Absent: closed by somebody else, or by this very call.
-            Ok(_) | Err(MultiFailure { failure: Failure::Refused(Refusal::NoNode), .. }) => return Ok(true),
+        let names = session.children(&job.path()).await?.unwrap_or_default();
+        if names.iter().any(|name| task_number(name).is_ok()) {
+            return Ok(false);
+        }
+        let mut ops: Vec<Op> = names.iter().map(|name| delete(paths::join(&job.path(), name))).collect();
+        ops.extend([delete(job.data_path()), delete(job.path())]);
+        ops.extend(key_of(session, job).await?);
+        match session.multi(&ops).await {
+            Ok(_) => return Ok(true),
             Err(MultiFailure { failure: Failure::Refused(Refusal::NotEmpty), .. }) => return Ok(false),
             Err(MultiFailure { failure: Failure::Unknown(_), .. }) => session.settle().await?,
+            Err(MultiFailure { failure: Failure::Refused(Refusal::NoNode | Refusal::BadVersion), .. }) => {
+                // Closed by somebody else, or by this very call; or only the key has gone to another job.
+                if session.get(&job.path()).await?.is_none() {
+                    return Ok(true);
+                }
+            }
             Err(error) => return Err(error.failure),
         }
     }
+}
+
+/// Frees the key of a job, where it has one still.
+async fn key_of(session: &Session, job: &JobId) -> Result<Option<Op>, Failure> {
+    let record = session.get(&job.path()).await?.and_then(|node| JobRecord::from_json(&node.data).ok());
+    let Some(path) = record.and_then(|record| record.key).map(|key| key_path(&key)) else { return Ok(None) };
+    let node = session.get(&path).await?.filter(|node| node.data == job.as_str().as_bytes());
+    Ok(node.map(|node| Op::Delete { path, version: Some(node.version) }))
 }

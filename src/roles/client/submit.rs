@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::submitter::{Command, Ends, Submission, Submitter, UNACKNOWLEDGED_MAX};
 use super::{CONNECT, ClientError, Finished, Limit};
 use crate::coordination::{Failure, Op, Refusal, Session, SessionConfig, paths};
+use crate::records::tree::{key_path, task_number};
 use crate::records::{DATA_BYTES_MAX, JobId, JobRecord, Policy, TaskId};
 
 /// How many sessions may end while the job is being opened.
@@ -26,6 +27,10 @@ pub struct JobSpec {
     pub args: Vec<String>,
     /// How its tasks are treated.
     pub policy: Policy,
+    /// The jobs that must have succeeded before a task of this one is begun.
+    pub after: Vec<JobId>,
+    /// At most one job is outstanding under a key: 1 to 64 of `A-Z a-z 0-9 . _ -`.
+    pub key: Option<String>,
     /// How much the tree may hold.
     pub limit: Limit,
 }
@@ -38,6 +43,8 @@ impl JobSpec {
             kind: kind.to_owned(),
             args: Vec::new(),
             policy: Policy::default(),
+            after: Vec::new(),
+            key: None,
             limit: Limit::default(),
         }
     }
@@ -61,14 +68,15 @@ pub struct Results {
 
 /// Opens a job: from here on it is in the tree.
 ///
-/// Errors: no connection within 10 s, or refused.
+/// Errors: no connection within 10 s; the key is taken; a job that it is to come after does not exist; or refused.
 pub async fn open(config: &SessionConfig, spec: JobSpec, rng: &mut impl Rng) -> Result<(Job, Results), ClientError> {
-    let record = JobRecord::new(&spec.kind, spec.args, spec.policy);
+    let (after, key) = (spec.after, spec.key);
+    let record = JobRecord { after, key, ..JobRecord::new(&spec.kind, spec.args, spec.policy) };
     let mut tries = 0;
-    let (session, id) = loop {
+    let (session, id, client) = loop {
         let session = Session::connect(config, CONNECT).await?;
         match create(&session, &spec.name, &record, rng).await {
-            Ok(id) => break (session, id),
+            Ok((id, client)) => break (session, id, client),
             // What that session may have opened stays empty, and is swept; its id is never used again.
             Err(ClientError::Failed(Failure::SessionOver(_))) if tries < TRIES_MAX => tries += 1,
             Err(error) => {
@@ -83,35 +91,72 @@ pub async fn open(config: &SessionConfig, spec: JobSpec, rng: &mut impl Rng) -> 
     let (delivered, deliveries) = mpsc::unbounded_channel();
     let (ended_in, ended) = oneshot::channel();
     let ends = Ends { commands: received, finished: finished_in, deliveries };
-    let submitter = Submitter::new(config.clone(), id.clone(), record, spec.limit, ends);
+    let submitter = Submitter::new(config.clone(), id.clone(), client, record, spec.limit, ends);
     tokio::spawn(async move {
         let _ = ended_in.send(submitter.run(session).await);
     });
     Ok((Job { id, commands }, Results { finished, delivered, last: None, ended: Some(ended) }))
 }
 
-/// The row *open*. An id whose create was not answered is used again only if it turns out to be there.
-async fn create(session: &Session, name: &str, record: &JobRecord, rng: &mut impl Rng) -> Result<JobId, ClientError> {
+/// The row *open*: the job's id, and the path of the znode by which this client attends it. An id whose create was not
+/// answered is used again only if it turns out to be there.
+async fn create(
+    session: &Session,
+    name: &str,
+    record: &JobRecord,
+    rng: &mut impl Rng,
+) -> Result<(JobId, String), ClientError> {
     loop {
         let id: JobId =
             format!("{name}-{}", paths::uid(rng)).parse().map_err(|error| Failure::Refused(Refusal::Other(error)))?;
-        let ops = [
+        let client = id.client_path(&paths::uid(rng));
+        let mut ops = vec![
             Op::Create { path: id.path(), data: record.to_json() },
             Op::Create { path: id.data_path(), data: Vec::new() },
+            Op::CreateEphemeral { path: client.clone(), data: Vec::new(), sequential: false },
         ];
-        match session.multi(&ops).await.map_err(|error| error.failure) {
-            Ok(_) => return Ok(id),
-            Err(Failure::Refused(Refusal::NodeExists)) => {} // somebody else drew it before
-            Err(Failure::Refused(Refusal::NoNode)) => return Err(ClientError::NoHerd),
-            Err(Failure::Unknown(_)) => {
+        let own = ops.len();
+        ops.extend(record.after.iter().map(|before| Op::Create { path: before.after_path(&id), data: Vec::new() }));
+        if let Some(key) = &record.key {
+            ops.push(take_key(session, key, &id).await?);
+        }
+        match session.multi(&ops).await.map_err(|error| (error.failure, error.at)) {
+            Ok(_) => return Ok((id, client)),
+            // Somebody else drew the id before, or took the key just now.
+            Err((Failure::Refused(Refusal::NodeExists | Refusal::BadVersion), _)) => {}
+            Err((Failure::Refused(Refusal::NoNode), Some(at))) if at >= own => {
+                if let Some(before) = record.after.get(at - own) {
+                    return Err(ClientError::NotFound(before.clone()));
+                } // else the key was freed just now
+            }
+            Err((Failure::Refused(Refusal::NoNode), _)) => return Err(ClientError::NoHerd),
+            Err((Failure::Unknown(_), _)) => {
                 session.settle().await?;
                 if session.get(&id.path()).await?.is_some() {
-                    return Ok(id);
+                    return Ok((id, client));
                 }
             }
-            Err(failure) => return Err(failure.into()),
+            Err((failure, _)) => return Err(failure.into()),
         }
     }
+}
+
+/// Gives a key to a job, where nobody has it or the one who has it has ended: sealed, with no task left that waits, runs
+/// or could be retried. Such a job never has one again.
+async fn take_key(session: &Session, key: &str, id: &JobId) -> Result<Op, ClientError> {
+    let (path, data) = (key_path(key), id.as_str().as_bytes().to_vec());
+    session.sync().await?;
+    let Some(node) = session.get(&path).await? else { return Ok(Op::Create { path, data }) };
+    if let Ok(job) = String::from_utf8_lossy(&node.data).parse::<JobId>()
+        && let Some(holder) = session.get(&job.path()).await?
+    {
+        let sealed = JobRecord::from_json(&holder.data).is_ok_and(|record| record.sealed);
+        let names = session.children(&job.path()).await?.unwrap_or_default();
+        if !sealed || names.iter().any(|name| task_number(name).is_ok()) {
+            return Err(ClientError::KeyTaken { key: key.to_owned(), job });
+        }
+    }
+    Ok(Op::Set { path, data, version: Some(node.version) })
 }
 
 impl Job {

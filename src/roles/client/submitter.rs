@@ -9,12 +9,14 @@ use futures::stream::StreamExt;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
-use super::calls::{Calls, Remains};
+use super::calls::Calls;
 use super::room::Door;
-use super::{ClientError, Finished, Limit, RECONNECT, close};
-use crate::coordination::{Change, CommitError, Failure, Mirror, Node, Op, Refusal, Scope, Session, SessionConfig};
+use super::{ClientError, Finished, Limit, RECONNECT, close, show};
+use crate::coordination::{
+    Change, CommitError, Failure, Mirror, Node, Op, Refusal, Scope, Session, SessionConfig, paths,
+};
 use crate::records::tree::task_number;
-use crate::records::{JobId, JobRecord, TaskId, TaskState};
+use crate::records::{JobId, JobRecord, TaskId, TaskState, Withdrawn};
 
 /// How many payloads may wait to be acknowledged before `submit` itself waits.
 pub(super) const UNACKNOWLEDGED_MAX: usize = 4096;
@@ -47,6 +49,9 @@ pub(super) struct Ends {
 pub(super) struct Submitter {
     config: SessionConfig,
     id: JobId,
+    /// The znode by which this session attends the job.
+    client: String,
+    /// The record as it was last read or written.
     record: JobRecord,
     door: Door<Submission>,
     /// `None` once no more commands can come.
@@ -79,9 +84,12 @@ enum Submitted {
     Fetching {
         gone_since: bool,
     },
-    Delivered(Remains),
-    /// What remains is being removed.
-    Collecting(Remains),
+    /// The outcome was delivered; whether it is in the tree.
+    Delivered(bool),
+    /// The outcome is being removed.
+    Collecting,
+    /// Delivered as dead: it stays, and may be retried by somebody.
+    Dead,
 }
 
 /// Why a session is given up.
@@ -106,10 +114,18 @@ impl From<Failure> for End {
 
 impl Submitter {
     /// A job just opened: nothing submitted, its record at version 0.
-    pub(super) fn new(config: SessionConfig, id: JobId, record: JobRecord, limit: Limit, ends: Ends) -> Self {
+    pub(super) fn new(
+        config: SessionConfig,
+        id: JobId,
+        client: String,
+        record: JobRecord,
+        limit: Limit,
+        ends: Ends,
+    ) -> Self {
         Submitter {
             config,
             id,
+            client,
             record,
             door: Door::new(limit),
             commands: Some(ends.commands),
@@ -145,6 +161,7 @@ impl Submitter {
                     session.close().await;
                     warn!(job = %self.id, "the session is over: beginning another");
                     session = Session::connect(&self.config, RECONNECT).await?;
+                    self.client = self.id.client_path(&paths::uid(&mut rand::rng()));
                 }
                 Err(End::Failed(error)) => {
                     session.close().await;
@@ -161,8 +178,9 @@ impl Submitter {
             let Some(node) = session.get(&self.id.path()).await? else {
                 return Err(End::Failed(ClientError::NotFound(self.id.clone())));
             };
-            let record = self.parse(&node)?;
-            if record.sealed {
+            self.record = self.parse(&node)?;
+            show(session, &self.client).await?;
+            if self.record.sealed {
                 self.sealed_by_somebody();
                 break None;
             }
@@ -207,8 +225,9 @@ impl Submitter {
             _ => true,
         });
         self.unacknowledged = 0;
+        let withdrawn = self.record.withdrawn.clone();
         for reply in refused {
-            let _ = reply.send(Err(ClientError::Sealed(id.clone())));
+            let _ = reply.send(Err(refusal(&id, withdrawn.as_ref())));
         }
     }
 
@@ -221,8 +240,8 @@ impl Submitter {
         for (n, task) in &self.tasks {
             match task {
                 Submitted::Submitting { payload, .. } => calls.submit(&self.id.task(*n), payload.clone()),
-                Submitted::Collecting(remains) => calls.clean(&self.id.task(*n), *remains),
-                Submitted::Delivered(_) | Submitted::Outstanding | Submitted::Fetching { .. } => {}
+                Submitted::Collecting => calls.collect(&self.id.task(*n)),
+                Submitted::Delivered(_) | Submitted::Outstanding | Submitted::Fetching { .. } | Submitted::Dead => {}
             }
         }
         self.door.look_anew();
@@ -234,8 +253,8 @@ impl Submitter {
                 if self.finished.is_closed() {
                     return Ok(());
                 }
-                if self.tasks.is_empty() {
-                    if !close(session, &self.id).await? {
+                if self.tasks.values().all(|task| matches!(task, Submitted::Dead)) {
+                    if self.tasks.is_empty() && !close(session, &self.id).await? {
                         warn!(job = %self.id, "something that this client did not submit is left in it: leaving it open");
                     }
                     return Ok(());
@@ -261,9 +280,7 @@ impl Submitter {
                 },
                 Some((n, node)) = calls.fetching.next() => self.fetched(n, node?, &mut calls),
                 Some(task) = self.deliveries.recv() => self.collect(task.n, &mut calls),
-                Some((n, (remains, collected))) = calls.collecting.next() => {
-                    self.collected(n, remains, collected, &mut calls)?;
-                }
+                Some((n, collected)) = calls.collecting.next() => self.collected(n, collected)?,
                 () = session.over() => return Err(End::SessionOver),
                 () = self.finished.closed(), if matches!(self.seal, Seal::Sealed) => return Ok(()),
             }
@@ -296,7 +313,7 @@ impl Submitter {
 
     fn submit(&mut self, Submission { payload, reply }: Submission, calls: &mut Calls) {
         if !matches!(self.seal, Seal::Open) {
-            let _ = reply.send(Err(ClientError::Sealed(self.id.clone())));
+            let _ = reply.send(Err(refusal(&self.id, self.record.withdrawn.as_ref())));
             return;
         }
         let n = self.next;
@@ -382,11 +399,14 @@ impl Submitter {
     }
 
     fn changed(&mut self, n: u32, node: &Node) {
-        if let Ok(state) = TaskState::from_json(&node.data)
-            && state.dead
-            && matches!(self.tasks.get(&n), Some(Submitted::Outstanding | Submitted::Fetching { .. }))
-        {
-            self.deliver(n, Finished::dead(&self.id.task(n), state), Remains::DeadTask);
+        let Ok(state) = TaskState::from_json(&node.data) else { return };
+        match (self.tasks.get(&n), state.dead) {
+            (Some(Submitted::Outstanding | Submitted::Fetching { .. }), true) => {
+                self.tasks.insert(n, Submitted::Dead);
+                let _ = self.finished.send((self.id.task(n), Finished::dead(&self.id.task(n), &state)));
+            }
+            (Some(Submitted::Dead), false) => drop(self.tasks.insert(n, Submitted::Outstanding)), // retried
+            _ => {}
         }
     }
 
@@ -397,7 +417,12 @@ impl Submitter {
                 calls.fetch(&self.id.task(n));
             }
             Some(Submitted::Fetching { gone_since }) => *gone_since = true,
-            Some(Submitted::Submitting { .. } | Submitted::Delivered(_) | Submitted::Collecting(_)) | None => {}
+            // Dead, and ended all the same: cancelled.
+            Some(task @ Submitted::Dead) => {
+                *task = Submitted::Fetching { gone_since: true };
+                calls.fetch(&self.id.task(n));
+            }
+            Some(Submitted::Submitting { .. } | Submitted::Delivered(_) | Submitted::Collecting) | None => {}
         }
     }
 
@@ -405,51 +430,42 @@ impl Submitter {
         let Some(Submitted::Fetching { gone_since }) = self.tasks.get(&n) else { return }; // dead, and delivered
         let (gone_since, task) = (*gone_since, self.id.task(n));
         match node {
-            None => self.deliver(n, Finished::gone(&task), Remains::Nothing),
+            None => self.deliver(n, Finished::gone(&task), false),
             Some(node) if node.version == 0 => {
                 self.tasks.insert(n, Submitted::Outstanding);
                 if gone_since {
                     self.fetch(n, calls);
                 }
             }
-            Some(node) => self.deliver(n, Finished::with_outcome(&task, &node.data), Remains::Outcome),
+            Some(node) => self.deliver(n, Finished::with_outcome(&task, &node.data), true),
         }
     }
 
-    fn deliver(&mut self, n: u32, finished: Finished, remains: Remains) {
+    fn deliver(&mut self, n: u32, finished: Finished, remains: bool) {
         self.tasks.insert(n, Submitted::Delivered(remains));
         let _ = self.finished.send((self.id.task(n), finished));
     }
 
     fn collect(&mut self, n: u32, calls: &mut Calls) {
-        let Some(Submitted::Delivered(remains)) = self.tasks.get(&n) else { return };
-        let remains = *remains;
-        if remains == Remains::Nothing {
-            self.tasks.remove(&n);
-        } else {
-            calls.clean(&self.id.task(n), remains);
-            self.tasks.insert(n, Submitted::Collecting(remains));
+        match self.tasks.get_mut(&n) {
+            Some(Submitted::Delivered(false)) => drop(self.tasks.remove(&n)),
+            Some(task @ Submitted::Delivered(true)) => {
+                *task = Submitted::Collecting;
+                calls.collect(&self.id.task(n));
+            }
+            _ => {} // dead, and kept
         }
     }
 
-    fn collected(
-        &mut self,
-        n: u32,
-        remains: Remains,
-        collected: Result<(), CommitError>,
-        calls: &mut Calls,
-    ) -> Result<(), End> {
+    fn collected(&mut self, n: u32, collected: Result<(), CommitError>) -> Result<(), End> {
         match collected {
             Err(CommitError::SessionOver(_)) => return Err(End::SessionOver),
-            Err(CommitError::Refused { at: 1, refusal: Refusal::NoNode, .. }) if remains == Remains::DeadTask => {
-                calls.clean(&self.id.task(n), Remains::DeadTaskWithoutPayload);
-            }
-            Ok(()) | Err(CommitError::Refused { refusal: Refusal::NoNode, .. }) => drop(self.tasks.remove(&n)),
+            Ok(()) | Err(CommitError::Refused { refusal: Refusal::NoNode, .. }) => {}
             Err(CommitError::Refused { refusal, .. } | CommitError::Guard(refusal)) => {
                 warn!(task = %self.id.task(n), %refusal, "cannot remove the outcome");
-                self.tasks.remove(&n);
             }
         }
+        self.tasks.remove(&n);
         Ok(())
     }
 
@@ -468,6 +484,14 @@ impl Submitter {
             Err(Failure::Unknown(_) | Failure::Refused(Refusal::BadVersion | Refusal::NoNode)) => Err(End::Rejoin),
             Err(failure) => Err(failure.into()),
         }
+    }
+}
+
+/// Why nothing more can be submitted.
+fn refusal(job: &JobId, withdrawn: Option<&Withdrawn>) -> ClientError {
+    match withdrawn {
+        Some(withdrawn) => ClientError::Withdrawn { job: job.clone(), reason: withdrawn.reason.clone() },
+        None => ClientError::Sealed(job.clone()),
     }
 }
 

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::coordination::{Failure, Node, Session, paths};
-use crate::records::tree::{MASTER, ROOTS, TASKS, WORKERS};
+use crate::records::tree::{MASTER, ROOTS, TASKS, WORKERS, task_number};
 use crate::records::{Assignment, JobId, JobRecord, MasterRecord, WorkerRecord};
 
 /// The herd at one moment, more or less: it is read in a few steps.
@@ -41,6 +41,8 @@ pub struct WorkerView {
     pub assigned: usize,
     /// What it runs.
     pub kinds: Vec<String>,
+    /// What else it says of itself.
+    pub tags: Vec<String>,
 }
 
 /// A job.
@@ -50,8 +52,16 @@ pub struct JobView {
     pub id: String,
     /// Which handler runs its tasks.
     pub kind: String,
+    /// Its tasks go before those of jobs with a lower one.
+    pub priority: i32,
     /// Whether all was submitted.
     pub sealed: bool,
+    /// Why what is outstanding is not to be done, where that is so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub withdrawn: Option<String>,
+    /// The jobs that it waits for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<JobId>,
     /// Tasks that wait, or are dead.
     pub waiting: usize,
     /// Tasks in a worker's list.
@@ -79,7 +89,13 @@ pub async fn herd(session: &Session) -> Result<Herd, Failure> {
         match WorkerRecord::from_json(&node.data) {
             Ok(record) => {
                 let assigned = live(session, record.assignments().0).await?;
-                let view = WorkerView { id: name, slots: record.slots, assigned: assigned.len(), kinds: record.kinds };
+                let view = WorkerView {
+                    id: name,
+                    slots: record.slots,
+                    assigned: assigned.len(),
+                    kinds: record.kinds,
+                    tags: record.tags,
+                };
                 workers.push(view);
                 assignments.extend(assigned);
             }
@@ -93,11 +109,15 @@ pub async fn herd(session: &Session) -> Result<Herd, Failure> {
             (Ok(id), Ok(record)) => {
                 let data = session.get(&id.data_path()).await?.map_or(0, |node| node.children);
                 let assigned = assignments.iter().filter(|a| a.task.job == id).count();
-                let outstanding = node.children.unsigned_abs() as usize;
+                let names = session.children(&id.path()).await?.unwrap_or_default();
+                let outstanding = names.iter().filter(|name| task_number(name).is_ok()).count();
                 let view = JobView {
                     id: name,
                     kind: record.kind,
+                    priority: record.policy.priority,
                     sealed: record.sealed,
+                    withdrawn: record.withdrawn.map(|withdrawn| withdrawn.reason),
+                    after: record.after,
                     waiting: outstanding.saturating_sub(assigned),
                     assigned: assigned.min(outstanding),
                     ended: (data.unsigned_abs() as usize).saturating_sub(outstanding),

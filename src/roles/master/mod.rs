@@ -10,38 +10,44 @@
 //! - Its write is not answered: the plan is thrown away, the tree read anew, and planned again.
 //! - Its own znode is deleted by hand: its next write is refused; it steps down and joins again.
 
+mod calm;
+mod chores;
+mod facts;
+mod sweep;
+mod window;
+
 use std::collections::{BTreeSet, HashMap};
 use std::pin::Pin;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{debug, info, warn};
 
+use self::calm::Calm;
+use self::sweep::Idle;
+use self::window::Window;
 use super::life::Role;
-use super::sweep::{Idle, sweep};
-use super::window::Window;
+use super::now_ms;
 use crate::coordination::election::Election;
 use crate::coordination::op::REQUEST_BYTES_MAX;
-use crate::coordination::{Candidacy, Change, Failure, Leadership, Mirror, Node, Op, Refusal, Scope, Session, paths};
+use crate::coordination::{Candidacy, Failure, Leadership, Mirror, Op, Refusal, Scope, Session, paths};
 use crate::ledger::Ledger;
 use crate::plan::{Plan, plan, rebalance, tidy};
-use crate::records::tree::{self, BelowTasks, MASTER, TASKS, WORKERS};
-use crate::records::{JobId, JobRecord, MasterRecord, TaskId, TaskState, WorkerId, WorkerRecord};
+use crate::records::tree::{MASTER, TASKS, WORKERS};
+use crate::records::{MasterRecord, TaskId, TaskState, WorkerId, WorkerRecord};
 use crate::shutdown::Shutdown;
 
 /// How often windows are reckoned anew and lists tidied while nothing else happens.
 const TICK: Duration = Duration::from_millis(100);
 /// How long a worker must have completed nothing before what is parked there goes to an idle one.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// How often the leader looks for jobs to sweep.
-const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// A master's settings.
 #[derive(Debug, Clone)]
 pub struct Master {
     /// Shown to people; names need not be unique.
     pub name: String,
-    /// How long a job without outstanding tasks is kept for somebody to collect it.
+    /// How long a job without outstanding tasks, that no client attends, is kept for somebody to collect it.
     pub retention: Duration,
 }
 
@@ -70,6 +76,7 @@ impl Role for Master {
             windows: HashMap::new(),
             busy: BTreeSet::new(),
             round_trip: Duration::from_millis(5),
+            calm: Calm::new(session.timeout()),
             idle: Idle::default(),
             swept: Instant::now(),
             complaints: HashMap::new(),
@@ -93,6 +100,7 @@ struct Standing {
     busy: BTreeSet<WorkerId>,
     /// How long one multi takes from sending to answer, averaged.
     round_trip: Duration,
+    calm: Calm,
     idle: Idle,
     swept: Instant,
     /// Malformed znodes that were complained of, so that each is named once.
@@ -192,7 +200,10 @@ impl Standing {
             return Ok(false);
         }
         let acted = match self.act(guard, spare_time).await {
-            Ok(()) if spare_time => self.sweep(guard).await,
+            Ok(()) if spare_time => match self.do_chores(guard).await {
+                Ok(()) => self.sweep(guard).await,
+                failed => failed,
+            },
             acted => acted,
         };
         match acted {
@@ -239,6 +250,7 @@ impl Standing {
 
     /// Writes what is to be written now. `spare_time`: also what can wait.
     async fn act(&mut self, guard: &Op, spare_time: bool) -> Result<(), Setback> {
+        self.ledger.wake(now_ms());
         loop {
             let now = Instant::now();
             let reckoned: Vec<WorkerId> =
@@ -266,8 +278,7 @@ impl Standing {
             self.write(guard, next).await?;
             if assigned > 0 && !self.assigned {
                 self.assigned = true;
-                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                info!(at_ms = now.as_millis(), "first assignment as leader");
+                info!(at_ms = now_ms(), "first assignment as leader");
             }
             if !again {
                 return Ok(());
@@ -328,147 +339,13 @@ impl Standing {
             self.round_trip = self.round_trip.mul_f64(0.8) + sent_at.elapsed().mul_f64(0.2);
             for what in done {
                 if let Writes::End(task, version, state) = what {
-                    info!(%task, attempt = state.attempt, worker = state.worker, "the attempt was lost with its worker");
+                    let (attempt, worker) = (state.attempt, state.last().map(|last| &*last.worker));
+                    info!(%task, attempt, worker, dead = state.dead, "the attempt was lost with its worker");
                     self.ledger.task_is(&task, version + 1, &state);
                 }
             }
         }
         Ok(())
-    }
-
-    /// Looks for a job to sweep, once a second.
-    async fn sweep(&mut self, guard: &Op) -> Result<(), Setback> {
-        let now = Instant::now();
-        if now.saturating_duration_since(self.swept) < SWEEP_EVERY {
-            return Ok(());
-        }
-        self.swept = now;
-        let Some(job) = self.idle.overdue(&self.ledger, self.retention, now) else { return Ok(()) };
-        let swept = sweep(&self.session, guard.clone(), &job).await;
-        self.idle.restart(&job, Instant::now());
-        match swept.map_err(|error| (error.at, error.failure)) {
-            Ok(()) => Ok(()),
-            Err((Some(0), Failure::Refused(_))) => Err(Setback::Deposed),
-            Err((_, failure @ Failure::SessionOver(_))) => Err(Setback::SessionOver(failure)),
-            // Somebody else is at the job, or the answer was lost: looked at again after the retention.
-            Err((_, failure)) => {
-                debug!(%job, %failure, "not swept");
-                Ok(())
-            }
-        }
-    }
-
-    fn task_change(&mut self, change: Change) {
-        match change {
-            Change::Snapshot { nodes, answers } => {
-                let (mut jobs, mut tasks) = (Vec::new(), Vec::new());
-                for (path, node) in nodes {
-                    match (tree::below_tasks(&path), node) {
-                        (Ok(BelowTasks::Job(job)), Some(node)) => {
-                            let record = self.job_record(&job, &node);
-                            jobs.push((job, node.czxid, record));
-                        }
-                        (Ok(BelowTasks::Job(_)), None) => {} // every job is read
-                        (Ok(BelowTasks::Task(task)), None) => tasks.push((task, None)),
-                        (Ok(BelowTasks::Task(task)), Some(node)) => match TaskState::from_json(&node.data) {
-                            Ok(state) => tasks.push((task, Some((node.version, state)))),
-                            Err(error) => self.complain(&task.path(), error),
-                        },
-                        (Err(error), _) => self.complain(&path, error),
-                    }
-                }
-                self.ledger.tasks_are(&jobs, &tasks);
-                self.refresh.tasks_seen = self.refresh.pending && answers >= self.refresh.tasks;
-                self.finish_refresh();
-            }
-            Change::Created(path, node) | Change::Changed(path, node) => match (tree::below_tasks(&path), node) {
-                (Ok(BelowTasks::Job(job)), Some(node)) => {
-                    let record = self.job_record(&job, &node);
-                    self.ledger.job_is(&job, node.czxid, record.as_ref());
-                }
-                (Ok(BelowTasks::Task(task)), node) => self.task_is(&task, node.as_ref()),
-                (Ok(BelowTasks::Job(_)), None) => {}
-                (Err(error), _) => self.complain(&path, error),
-            },
-            Change::Deleted(path) => match tree::below_tasks(&path) {
-                Ok(BelowTasks::Job(job)) => self.ledger.job_gone(&job),
-                Ok(BelowTasks::Task(task)) => {
-                    if let Some(worker) = self.ledger.task_gone(&task) {
-                        let now = Instant::now();
-                        self.windows.entry(worker.clone()).or_insert_with(|| Window::new(now)).completed(now);
-                        self.busy.insert(worker);
-                    }
-                }
-                Err(_) => {}
-            },
-            Change::RootGone => warn!(root = TASKS, "a root of the herd was deleted; create it again"),
-        }
-    }
-
-    /// A task was created (not read, at version 0) or changed.
-    fn task_is(&mut self, task: &TaskId, node: Option<&Node>) {
-        let (version, state) = match node.map(|node| (node.version, TaskState::from_json(&node.data))) {
-            None => (0, TaskState::default()),
-            Some((version, Ok(state))) => (version, state),
-            Some((_, Err(error))) => {
-                self.ledger.task_is_malformed(task);
-                return self.complain(&task.path(), error);
-            }
-        };
-        if let Some(worker) = self.ledger.task_is(task, version, &state) {
-            debug!(%worker, %task, "handed back: the worker stops");
-        }
-    }
-
-    fn worker_change(&mut self, change: Change) {
-        match change {
-            Change::Snapshot { nodes, answers } => {
-                let workers: Vec<_> =
-                    nodes.iter().filter_map(|(name, node)| self.worker_record(name, node.as_ref()?)).collect();
-                if self.refresh.pending && answers >= self.refresh.workers {
-                    self.refresh.workers_seen = Some(workers);
-                    self.finish_refresh();
-                } else if !self.refresh.pending {
-                    self.ledger.workers_are(&workers, false);
-                }
-            }
-            Change::Created(name, Some(node)) => {
-                if let Some((id, record)) = self.worker_record(&name, &node) {
-                    info!(worker = %id, slots = record.slots, kinds = ?record.kinds, "a worker joined");
-                    self.ledger.worker_is(&id, &record);
-                }
-            }
-            Change::Created(_, None) | Change::Changed(..) => {}
-            Change::Deleted(name) => {
-                if let Ok(worker) = name.parse() {
-                    info!(%worker, "a worker left");
-                    self.worker_gone(&worker);
-                }
-            }
-            Change::RootGone => warn!(root = WORKERS, "a root of the herd was deleted; create it again"),
-        }
-    }
-
-    fn worker_gone(&mut self, worker: &WorkerId) {
-        self.ledger.worker_gone(worker);
-        self.windows.remove(worker);
-        self.busy.remove(worker);
-    }
-
-    fn job_record(&mut self, job: &JobId, node: &Node) -> Option<JobRecord> {
-        JobRecord::from_json(&node.data).map_err(|error| self.complain(&job.path(), error)).ok()
-    }
-
-    fn worker_record(&mut self, name: &str, node: &Node) -> Option<(WorkerId, WorkerRecord)> {
-        let parsed = name.parse().and_then(|id: WorkerId| Ok((id, WorkerRecord::from_json(&node.data)?)));
-        parsed.map_err(|error| self.complain(&paths::join(WORKERS, name), error)).ok()
-    }
-
-    /// Names a malformed znode, once. It is left alone, and nothing else suffers from it.
-    fn complain(&mut self, path: &str, error: String) {
-        if self.complaints.len() < 10_000 && self.complaints.insert(path.to_owned(), error.clone()).is_none() {
-            warn!(path, error, "ignoring a znode that does not follow docs/protocol.md; delete it or repair it");
-        }
     }
 }
 

@@ -11,30 +11,36 @@
 //! - A commit is not answered: it is settled and sent again on the same session ([`Committer`]).
 //! - Its own znode is gone: the session is given up and everything begins anew.
 
+mod load;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::future::{BoxFuture, FutureExt, Shared};
+use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{FuturesOrdered, FuturesUnordered, StreamExt};
+use rand::RngExt;
+use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{sleep, sleep_until};
+use tokio::time::{sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
+use self::load::{Loaded, Loader, Trouble};
 use super::life::Role;
+use super::{now_ms, unsuccessful};
 use crate::coordination::watch::NodeWatch;
 use crate::coordination::{
     CommitError, Committer, Failure, Node, Op, Reader, Refusal, Registration, Session, State, paths,
 };
-use crate::handlers::{Handlers, Task, TaskError};
+use crate::handlers::{Cancelled, Handlers, Running, Task, TaskError, Token};
 use crate::records::tree::WORKERS;
-use crate::records::{Assignment, JobId, JobRecord, Outcome, OutcomeStatus, TaskState, WorkerRecord};
+use crate::records::{Assignment, Outcome, OutcomeStatus, TaskState, WorkerRecord};
 use crate::shutdown::Shutdown;
 
-/// The most jobs whose records are kept at hand.
-const JOBS_MAX: usize = 10_000;
+/// How long a task that was cancelled may take to end by itself.
+const CANCEL_GRACE: Duration = Duration::from_secs(2);
 /// How long a stopping worker waits for the answers to what it handed back.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -45,6 +51,8 @@ pub struct Worker {
     pub name: String,
     /// How many tasks it runs at once, at least 1.
     pub slots: u32,
+    /// What else it says of itself: jobs may require tags.
+    pub tags: Vec<String>,
     /// What it runs.
     pub handlers: Handlers,
     /// How long running tasks may go on after the shutdown was asked for.
@@ -57,7 +65,7 @@ impl Role for Worker {
     }
 
     async fn play(&mut self, session: &Session, shutdown: &Shutdown) -> Result<(), Failure> {
-        let record = WorkerRecord::new(self.slots, self.handlers.kinds());
+        let record = WorkerRecord { tags: self.tags.clone(), ..WorkerRecord::new(self.slots, self.handlers.kinds()) };
         let uid = paths::uid(&mut rand::rng());
         let registration = Registration::enter(session, WORKERS, &self.name, &uid, &record.to_json()).await?;
         info!(znode = registration.path(), slots = self.slots, kinds = ?self.handlers.kinds(), "registered");
@@ -66,13 +74,13 @@ impl Role for Worker {
             worker: self.clone(),
             session: session.clone(),
             committer: Committer::start(session.clone(), Some(registration.guard())),
-            reader: Reader::start(session.clone()),
-            jobs: HashMap::new(),
+            loader: Loader::new(Reader::start(session.clone())),
             list: Vec::new(),
             stages: HashMap::new(),
             queue: VecDeque::new(),
             loading: FuturesOrdered::new(),
             running: JoinSet::new(),
+            busy: 0,
             committing: FuturesUnordered::new(),
             stopping: None,
             paused: false,
@@ -84,24 +92,23 @@ impl Role for Worker {
 /// A call under way for an assignment, and its answer.
 type Call<Answer> = BoxFuture<'static, (Assignment, Answer)>;
 
-/// A job's record, read once however many tasks ask for it.
-type JobRead = Shared<BoxFuture<'static, Result<JobRecord, Trouble>>>;
-
 /// A worker on one session.
 struct Shift {
     id: String,
     worker: Worker,
     session: Session,
     committer: Committer,
-    reader: Reader,
-    jobs: HashMap<JobId, JobRead>,
+    loader: Loader,
     /// The list as last read.
     list: Vec<Assignment>,
     /// Where each entry of the list is; kept until the leader drops the entry.
     stages: HashMap<Assignment, Stage>,
     queue: VecDeque<(Assignment, Arc<Loaded>)>,
     loading: FuturesOrdered<Call<Result<Arc<Loaded>, Trouble>>>,
+    /// What runs, and what was withdrawn and has not ended yet.
     running: JoinSet<Ended>,
+    /// How many slots are taken.
+    busy: usize,
     committing: FuturesUnordered<Call<Result<(), CommitError>>>,
     /// When running tasks must be over, once the shutdown was asked for.
     stopping: Option<Instant>,
@@ -112,27 +119,26 @@ struct Shift {
 enum Stage {
     Loading,
     Queued,
-    Running(AbortHandle, Arc<Loaded>),
+    Running(Stop, Arc<Loaded>),
     Committing,
     Over,
 }
 
-/// What is needed to run a task.
-#[derive(Debug, Clone)]
-struct Loaded {
-    job: JobRecord,
-    state: TaskState,
-    payload: Vec<u8>,
+/// How a running task is stopped.
+struct Stop {
+    cancel: watch::Sender<bool>,
+    abort: AbortHandle,
 }
 
-/// Why a task cannot be run.
-#[derive(Debug, Clone)]
-enum Trouble {
-    /// The assignment is over: completed, cancelled or withdrawn.
-    Over,
-    /// The tree holds something that no client of this protocol writes: the task is marked dead.
-    Malformed(String),
-    Failed(Failure),
+impl Stop {
+    /// Tells the handler, and drops it if it has not ended after `grace`.
+    fn within(self, grace: Duration) {
+        let _ = self.cancel.send(true);
+        tokio::spawn(async move {
+            sleep(grace).await;
+            self.abort.abort();
+        });
+    }
 }
 
 struct Ended {
@@ -228,9 +234,10 @@ impl Shift {
         let withdrawn: Vec<Assignment> = self.stages.keys().filter(|a| !listed.contains(a)).cloned().collect();
         for assignment in withdrawn {
             match self.stages.remove(&assignment) {
-                Some(Stage::Running(abort, _)) => {
+                Some(Stage::Running(stop, _)) => {
                     info!(task = %assignment.task, "withdrawn: stopping it");
-                    abort.abort();
+                    self.busy -= 1;
+                    stop.within(CANCEL_GRACE);
                 }
                 Some(Stage::Queued) => self.queue.retain(|(queued, _)| *queued != assignment),
                 Some(Stage::Loading | Stage::Committing | Stage::Over) | None => {}
@@ -239,57 +246,10 @@ impl Shift {
         for assignment in self.list.clone() {
             if !self.stages.contains_key(&assignment) {
                 self.stages.insert(assignment.clone(), Stage::Loading);
-                let load = self.load(assignment);
+                let load = self.loader.load(assignment);
                 self.loading.push_back(load);
             }
         }
-    }
-
-    /// Reads what a task needs, together with what other tasks need.
-    fn load(&mut self, assignment: Assignment) -> Call<Result<Arc<Loaded>, Trouble>> {
-        if self.jobs.len() >= JOBS_MAX {
-            self.jobs.clear();
-        }
-        let reader = &self.reader;
-        let job = self.jobs.entry(assignment.task.job.clone()).or_insert_with_key(|job| {
-            let (path, read) = (job.path(), reader.read(job.path()));
-            let parse = async move {
-                let node = read.await.map_err(Trouble::Failed)?.ok_or(Trouble::Over)?;
-                JobRecord::from_json(&node.data).map_err(|e| Trouble::Malformed(format!("{path}: {e}")))
-            };
-            parse.boxed().shared()
-        });
-        let (job, task) = (job.clone(), assignment.task.clone());
-        let payload = reader.read(task.data_path());
-        let state = (assignment.version > 0).then(|| reader.read(task.path()));
-        let reader = reader.clone();
-        async move {
-            let loaded = async {
-                let job = job.await?;
-                let state = match state {
-                    None => TaskState::default(),
-                    Some(state) => {
-                        let node = state.await.map_err(Trouble::Failed)?.ok_or(Trouble::Over)?;
-                        TaskState::from_json(&node.data).map_err(Trouble::Malformed)?
-                    }
-                };
-                match payload.await.map_err(Trouble::Failed)? {
-                    Some(node) if node.version == 0 => return Ok(Arc::new(Loaded { job, state, payload: node.data })),
-                    Some(_) | None => {}
-                }
-                // Completed or cancelled by now; or there never was a payload, and then the task is still there.
-                match reader.read(task.path()).await.map_err(Trouble::Failed)? {
-                    Some(node) if node.version == assignment.version => {
-                        let path = task.data_path();
-                        Err(Trouble::Malformed(format!("{path} holds no payload at version 0")))
-                    }
-                    Some(_) | None => Err(Trouble::Over),
-                }
-            };
-            let loaded = loaded.await;
-            (assignment, loaded)
-        }
-        .boxed()
     }
 
     fn loaded(&mut self, assignment: Assignment, loaded: Result<Arc<Loaded>, Trouble>) -> Result<(), Failure> {
@@ -303,41 +263,32 @@ impl Shift {
                 self.queue.push_back((assignment, loaded));
             }
             Err(Trouble::Over) => {
-                self.jobs.remove(&assignment.task.job);
+                self.loader.forget(&assignment.task.job);
                 self.stages.insert(assignment, Stage::Over);
             }
-            Err(Trouble::Malformed(error)) => self.mark_dead(assignment, error),
+            Err(Trouble::Malformed(error)) => self.mark_dead(assignment, &error),
             Err(Trouble::Failed(failure)) => return Err(failure),
         }
         Ok(())
     }
 
     fn fill_slots(&mut self) {
-        while !self.paused && self.running.len() < self.worker.slots as usize {
+        while !self.paused && self.busy < self.worker.slots as usize {
             let Some((assignment, loaded)) = self.queue.pop_front() else { return };
+            let (cancel, cancelled) = watch::channel(false);
             let task = Task {
                 id: assignment.task.clone(),
                 attempt: loaded.state.attempt + 1,
+                token: Token { czxid: loaded.czxid, attempt: loaded.state.attempt + 1 },
                 args: loaded.job.args.clone(),
                 payload: loaded.payload.clone(),
+                cancelled: Cancelled::when(cancelled),
             };
             debug!(task = %task.id, attempt = task.attempt, kind = loaded.job.kind, "running");
             let running = self.worker.handlers.run(&loaded.job.kind, task);
-            let kind = loaded.job.kind.clone();
-            let (of, with) = (assignment.clone(), loaded.clone());
-            let abort = self.running.spawn(async move {
-                let result = match running {
-                    None => Err(TaskError::new(format!("this worker does not run tasks of kind '{kind}'"))),
-                    Some(running) => {
-                        let caught = IN_HANDLER.scope((), AssertUnwindSafe(running).catch_unwind()).await;
-                        caught.unwrap_or_else(|panic| {
-                            Err(TaskError::new(format!("the handler panicked: {}", text(&*panic))))
-                        })
-                    }
-                };
-                Ended { assignment: of, loaded: with, result }
-            });
-            self.stages.insert(assignment, Stage::Running(abort, loaded));
+            let abort = self.running.spawn(run(assignment.clone(), loaded.clone(), running));
+            self.stages.insert(assignment, Stage::Running(Stop { cancel, abort }, loaded));
+            self.busy += 1;
         }
     }
 
@@ -345,57 +296,64 @@ impl Shift {
         if !matches!(self.stages.get(&assignment), Some(Stage::Running(..))) {
             return; // withdrawn meanwhile
         }
+        self.busy -= 1;
+        let policy = &loaded.job.policy;
         let attempts = loaded.state.attempt + 1;
         let (status, result, error) = match result {
             Ok(result) => (OutcomeStatus::Done, result, None),
-            Err(failed) if loaded.state.failures + 1 < loaded.job.policy.max_attempts => {
+            Err(failed) if policy.retries() => {
                 info!(task = %assignment.task, attempt = attempts, error = failed.error, "the attempt failed");
-                let state = TaskState {
-                    attempt: attempts,
-                    failures: loaded.state.failures + 1,
-                    error: Some(failed.error),
-                    worker: Some(self.id.clone()),
-                    returned_by: None,
-                    ..loaded.state.clone()
-                };
+                let failures = loaded.state.failures + 1;
+                let mut state = TaskState { failures, ..loaded.state.attempted(&self.id, &failed.error) };
+                if failures < policy.max_attempts {
+                    let backoff = policy.backoff(failures, rand::rng().random());
+                    state.not_before_ms = (!backoff.is_zero()).then(|| now_ms() + backoff.as_millis() as i64);
+                } else {
+                    state.dead = true;
+                }
                 return self.end_attempt(assignment, &state);
             }
             Err(failed) => (OutcomeStatus::Failed, failed.result, Some(failed.error)),
         };
         debug!(task = %assignment.task, ?status, "ran");
-        let outcome = Outcome { status, worker: self.id.clone(), attempts, result, error };
-        self.commit(
-            assignment.clone(),
-            vec![
-                Op::Delete { path: assignment.task.path(), version: Some(assignment.version) },
-                Op::Set { path: assignment.task.data_path(), data: outcome.to_json(), version: Some(0) },
-            ],
-        );
+        let outcome = Outcome { status, worker: Some(self.id.clone()), attempts, result, error };
+        let ops = vec![
+            Op::Delete { path: assignment.task.path(), version: Some(assignment.version) },
+            Op::Set { path: assignment.task.data_path(), data: outcome.to_json(), version: Some(0) },
+        ];
+        if status == OutcomeStatus::Done {
+            return self.commit(assignment, ops);
+        }
+        let (committer, reader) = (self.committer.clone(), self.loader.reader.clone());
+        self.stages.insert(assignment.clone(), Stage::Committing);
+        let commit = async move {
+            let committed = unsuccessful::commit(&committer, &reader, &assignment.task.job, ops).await;
+            (assignment, committed)
+        };
+        self.committing.push(commit.boxed());
     }
 
-    /// Ends an attempt without an outcome: the assignment is over, and the task waits again.
+    /// Ends an attempt without an outcome: the assignment is over, and the task waits again or is dead.
     fn end_attempt(&mut self, assignment: Assignment, state: &TaskState) {
         let set = Op::Set { path: assignment.task.path(), data: state.to_json(), version: Some(assignment.version) };
         self.commit(assignment, vec![set]);
     }
 
     /// The tree holds something that no client of this protocol writes: the task can never be completed.
-    fn mark_dead(&mut self, assignment: Assignment, error: String) {
+    fn mark_dead(&mut self, assignment: Assignment, error: &str) {
         warn!(task = %assignment.task, error, "marking the task dead");
-        let (error, worker) = (Some(format!("malformed: {error}")), Some(self.id.clone()));
-        self.end_attempt(assignment, &TaskState { error, worker, dead: true, ..TaskState::default() });
+        let state = TaskState::default().attempted(&self.id, &format!("malformed: {error}"));
+        self.end_attempt(assignment, &TaskState { dead: true, ..state });
     }
 
     /// Hands a task back because this worker stops; `error` says why, where it had begun.
     fn hand_back(&mut self, assignment: Assignment, loaded: &Loaded, error: Option<String>) {
         let begun = error.is_some();
-        let state = TaskState {
-            attempt: loaded.state.attempt + u32::from(begun),
-            error: error.or(loaded.state.error.clone()),
-            worker: if begun { Some(self.id.clone()) } else { loaded.state.worker.clone() },
-            returned_by: Some(self.id.clone()),
-            ..loaded.state.clone()
+        let state = match error {
+            Some(error) => loaded.state.attempted(&self.id, &error),
+            None => loaded.state.clone(),
         };
+        let state = TaskState { returned_by: Some(self.id.clone()), ..state };
         info!(task = %assignment.task, begun, "handing it back");
         self.end_attempt(assignment, &state);
     }
@@ -414,7 +372,7 @@ impl Shift {
             // The task itself was there to be deleted, but not its payload to be replaced.
             Err(CommitError::Refused { at: 1, refusal, .. }) => {
                 let error = format!("{} cannot be set: {refusal}", assignment.task.data_path());
-                self.mark_dead(assignment, error);
+                self.mark_dead(assignment, &error);
                 return Ok(());
             }
             Err(CommitError::Refused { refusal: Refusal::NoNode | Refusal::BadVersion, resent, .. }) => {
@@ -433,12 +391,14 @@ impl Shift {
     fn stop_running(&mut self) {
         warn!(running = self.running.len(), "stopping what runs: the session cannot be trusted");
         self.stages.retain(|_, stage| !matches!(stage, Stage::Running(..)));
+        self.busy = 0;
         self.running = JoinSet::new(); // dropping the old one aborts what is in it
     }
 
     /// The grace is over: what still runs is stopped and handed back.
     fn end_running(&mut self) {
         self.running = JoinSet::new();
+        self.busy = 0;
         let running = |(assignment, stage): (&Assignment, &Stage)| match stage {
             Stage::Running(_, loaded) => Some((assignment.clone(), loaded.clone())),
             Stage::Loading | Stage::Queued | Stage::Committing | Stage::Over => None,
@@ -450,6 +410,26 @@ impl Shift {
             self.hand_back(assignment, &loaded, Some(error));
         }
     }
+}
+
+/// Runs a task within the time that its job allows for an attempt.
+async fn run(assignment: Assignment, loaded: Arc<Loaded>, running: Option<Running>) -> Ended {
+    let result = match running {
+        None => Err(TaskError::new(format!("this worker does not run tasks of kind '{}'", loaded.job.kind))),
+        Some(running) => {
+            let caught = IN_HANDLER.scope((), AssertUnwindSafe(running).catch_unwind());
+            let ended = match loaded.job.policy.timeout_ms.map(Duration::from_millis) {
+                None => Ok(caught.await),
+                Some(limit) => timeout(limit, caught).await.map_err(|_| limit),
+            };
+            match ended {
+                Ok(Ok(result)) => result,
+                Ok(Err(panic)) => Err(TaskError::new(format!("the handler panicked: {}", text(&*panic)))),
+                Err(limit) => Err(TaskError::new(format!("timed out after {}", humantime::format_duration(limit)))),
+            }
+        }
+    };
+    Ended { assignment, loaded, result }
 }
 
 tokio::task_local! {

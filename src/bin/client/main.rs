@@ -1,0 +1,306 @@
+//! `client`: submits tasks, waits for them, collects their outcomes, and shows the herd.
+
+mod policy;
+mod submit;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use herdsman::audit::Ending;
+use herdsman::cli::report::{self, Output, Report};
+use herdsman::cli::{self, ConnectArgs, Exit};
+use herdsman::records::{JobId, TaskId, TaskState};
+use herdsman::roles::client::{self, Client, ClientError, JobView, Selector, Tally};
+use herdsman::shutdown::Shutdown;
+
+/// Submits tasks, waits for them, collects their outcomes, and shows the herd.
+#[derive(Debug, Parser)]
+#[command(version, after_help = cli::EXIT_CODES)]
+struct Cli {
+    #[command(flatten)]
+    connect: ConnectArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Submit a job: one task, or many of one kind
+    #[command(after_help = cli::EXIT_CODES)]
+    Submit(Box<submit::Submit>),
+    /// Wait until every task of a job has ended; removes nothing
+    #[command(after_help = cli::EXIT_CODES)]
+    Wait {
+        /// The job that `submit` printed
+        job: JobId,
+        /// What goes to stdout
+        #[arg(short, long, env = "HERDSMAN_OUTPUT", value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// Print the outcomes of a job, then remove them
+    #[command(after_help = cli::EXIT_CODES)]
+    Results {
+        /// The job that `submit` printed
+        job: JobId,
+        /// Leave the outcomes where they are
+        #[arg(long, env = "HERDSMAN_KEEP")]
+        keep: bool,
+        /// Take over a job whose client died while it was submitting
+        #[arg(long, env = "HERDSMAN_SEAL")]
+        seal: bool,
+        /// What goes to stdout
+        #[arg(short, long, env = "HERDSMAN_OUTPUT", value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// End what is outstanding, in whatever state it is; running programs are stopped
+    #[command(after_help = cli::EXIT_CODES)]
+    Cancel {
+        #[command(flatten)]
+        which: Which,
+        /// Why; whoever waits is told
+        #[arg(long, env = "HERDSMAN_REASON", default_value = "cancelled by hand")]
+        reason: String,
+    },
+    /// Attempt dead tasks again
+    #[command(after_help = cli::EXIT_CODES)]
+    Retry(Which),
+    /// Remove jobs and all that is in them, or the outcomes and dead tasks among some tasks
+    #[command(after_help = cli::EXIT_CODES)]
+    Forget(Which),
+    /// List the jobs, or the dead tasks with each attempt's error
+    #[command(after_help = cli::EXIT_CODES)]
+    List {
+        /// Whose tasks
+        #[arg(value_name = "last | JOB | JOB/1-5 | all", default_value = "all")]
+        which: Selector,
+        /// List dead tasks, oldest job first
+        #[arg(long, env = "HERDSMAN_DEAD")]
+        dead: bool,
+        /// What goes to stdout
+        #[arg(short, long, env = "HERDSMAN_OUTPUT", value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// Show a job closely: policy, and each task that is in the tree
+    #[command(after_help = cli::EXIT_CODES)]
+    Info {
+        #[command(flatten)]
+        which: Which,
+        /// What goes to stdout
+        #[arg(short, long, env = "HERDSMAN_OUTPUT", value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// Say why a job or a task is not done
+    #[command(after_help = cli::EXIT_CODES)]
+    Explain(Which),
+    /// Show the leader, the backups, the workers with their load, and the queue
+    #[command(after_help = cli::EXIT_CODES)]
+    Status {
+        /// What goes to stdout
+        #[arg(short, long, env = "HERDSMAN_OUTPUT", value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// Judge a herd by ZooKeeper's own transaction logs: exits with 0 if it kept every rule, 1 if not, 2 if that cannot be
+    /// told
+    Audit {
+        /// The data folder of each ZooKeeper server (dataLogDir, where it has one)
+        #[arg(long = "log", env = "HERDSMAN_LOG_DIRS", value_name = "DATA_DIR", required = true, num_args = 1.., value_delimiter = ',')]
+        logs: Vec<PathBuf>,
+        /// The znode below which the herd lives, where that is not the root
+        #[arg(long, env = "HERDSMAN_CHROOT", value_name = "PATH", default_value = "", hide_default_value = true)]
+        chroot: String,
+        /// Demand that every task has ended: the herd had its time, so what still waits or runs was lost sight of
+        #[arg(long, env = "HERDSMAN_SETTLED")]
+        settled: bool,
+        /// What goes to stdout
+        #[arg(short, long, env = "HERDSMAN_OUTPUT", value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// Show the znodes with their data
+    #[command(after_help = cli::EXIT_CODES)]
+    Tree {
+        /// The most children shown of each znode
+        #[arg(long, env = "HERDSMAN_LIMIT", default_value_t = 20)]
+        limit: usize,
+    },
+}
+
+/// Which jobs or tasks a command is about.
+#[derive(Debug, Args)]
+struct Which {
+    /// The job opened last, one job, some of its tasks, or every job
+    #[arg(value_name = "last | JOB | JOB/1-5 | all")]
+    which: Selector,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    cli::start_logging(cli.connect.log_format, "warn");
+    if let Command::Audit { logs, chroot, settled, output } = &cli.command {
+        let ending = if *settled { Ending::Settled } else { Ending::Open };
+        return audit(logs, chroot, ending, *output).into();
+    }
+    cli::run(async {
+        let shutdown = match Shutdown::on_signals() {
+            Ok(shutdown) => shutdown,
+            Err(error) => return cli::complain(&format!("cannot handle signals: {error}"), None, Exit::Failed),
+        };
+        let Cli { connect, command } = cli;
+        match command {
+            Command::Submit(submit) => submit::submit(&connect, *submit, &shutdown).await,
+            command => tokio::select! {
+                done = look(&connect, command) => done.unwrap_or_else(|error| cli::client_failed(&error)),
+                () = shutdown.requested() => Exit::Interrupted,
+            },
+        }
+    })
+}
+
+/// The commands that need no job of their own.
+async fn look(connect: &ConnectArgs, command: Command) -> Result<Exit, ClientError> {
+    let mut client = Client::connect(&connect.session(false)).await?;
+    let exit = look_with(&mut client, command).await;
+    client.close().await;
+    exit
+}
+
+async fn look_with(client: &mut Client, command: Command) -> Result<Exit, ClientError> {
+    let exit = match command {
+        Command::Submit(_) | Command::Audit { .. } => unreachable!("handled by the caller"),
+        Command::Wait { job, output } => {
+            let mut progress = Report::new(output, Some(2).filter(|_| output != Output::Quiet));
+            let waited = client.wait(&job, |tally| progress.progress(tally.outstanding)).await;
+            progress.end();
+            let tally = waited?;
+            match output {
+                Output::Quiet => {}
+                Output::Json => cli::say(&format!(
+                    "{}\n",
+                    serde_json::json!({ "job": job, "done": tally.done, "failed": tally.failed })
+                )),
+                Output::Table => cli::say(&format!("{job}: {} done, {} failed\n", tally.done, tally.failed)),
+            }
+            verdict(&tally)
+        }
+        Command::Results { job, keep, seal, output } => {
+            let mut report = Report::new(output, None);
+            let tally = client.results(&job, keep, seal, |finished| report.finished(finished)).await?;
+            report.end();
+            if tally.outstanding > 0 {
+                eprintln!(
+                    "{} tasks of {job} are outstanding; wait for them with `client wait {job}`",
+                    tally.outstanding
+                );
+            }
+            verdict(&tally)
+        }
+        Command::Cancel { which: Which { which }, reason } => {
+            for selected in client.select(&which).await? {
+                println(&format!("{selected}: {} tasks cancelled", client.cancel(&selected, &reason).await?));
+            }
+            Exit::Done
+        }
+        Command::Retry(Which { which }) => {
+            for selected in client.select(&which).await? {
+                println(&format!("{selected}: {} dead tasks are attempted again", client.retry(&selected).await?));
+            }
+            Exit::Done
+        }
+        Command::Forget(Which { which }) => {
+            for selected in client.select(&which).await? {
+                println(&format!("{selected}: {} tasks forgotten", client.forget(&selected).await?));
+            }
+            Exit::Done
+        }
+        Command::List { which, dead: true, output } => {
+            let mut dead = Vec::new();
+            for selected in client.select(&which).await? {
+                dead.extend(client.dead(&selected).await?);
+            }
+            let json = |(task, state, _): &(TaskId, TaskState, i32)| {
+                serde_json::json!({ "task": task.to_string(), "state": state }).to_string()
+            };
+            match output {
+                Output::Quiet => {}
+                Output::Json => dead.iter().for_each(|task| println(&json(task))),
+                Output::Table => cli::say(&report::dead(&dead)),
+            }
+            Exit::Done
+        }
+        Command::List { which, dead: false, output } => {
+            let selected = client.select(&which).await?;
+            let herd = client::view::herd(client.session()).await?;
+            let listed = |job: &&JobView| selected.iter().any(|selected| selected.job.as_str() == job.id);
+            for job in herd.jobs.iter().filter(listed) {
+                match output {
+                    Output::Quiet => {}
+                    Output::Json => println(&serde_json::to_string(job).unwrap_or_default()),
+                    Output::Table => println(&report::job_line(job)),
+                }
+            }
+            Exit::Done
+        }
+        Command::Info { which: Which { which }, output } => {
+            for selected in client.select(&which).await? {
+                let info = client.info(&selected).await?;
+                match output {
+                    Output::Quiet => {}
+                    Output::Json => println(&serde_json::to_string(&info).unwrap_or_default()),
+                    Output::Table => cli::say(&report::job(&info)),
+                }
+            }
+            Exit::Done
+        }
+        Command::Explain(Which { which }) => {
+            for selected in client.select(&which).await? {
+                let reasons = client.explain(&selected).await?;
+                if reasons.is_empty() {
+                    println(&format!("{selected}: nothing is in its way"));
+                }
+                reasons.iter().for_each(|reason| println(&format!("{selected}: {reason}")));
+            }
+            Exit::Done
+        }
+        Command::Status { output } => {
+            let herd = client::view::herd(client.session()).await?;
+            match output {
+                Output::Quiet => {}
+                Output::Json => cli::say(&format!("{}\n", serde_json::to_string(&herd).unwrap_or_default())),
+                Output::Table => cli::say(&report::herd(&herd)),
+            }
+            Exit::Done
+        }
+        Command::Tree { limit } => {
+            cli::say(&report::tree(&client::view::tree(client.session(), limit).await?));
+            Exit::Done
+        }
+    };
+    Ok(exit)
+}
+
+/// The auditor needs no ZooKeeper, only what it left behind.
+fn audit(logs: &[PathBuf], chroot: &str, ending: Ending, output: Output) -> Exit {
+    let folders: Vec<&Path> = logs.iter().map(PathBuf::as_path).collect();
+    let verdict = match herdsman::audit::audit(&folders, chroot, ending) {
+        Ok(verdict) => verdict,
+        Err(error) => return cli::complain(&error, Some("name the server's dataDir"), Exit::Usage),
+    };
+    match output {
+        Output::Quiet => {}
+        Output::Json => cli::say(&format!("{}\n", serde_json::to_string(&verdict).unwrap_or_default())),
+        Output::Table => cli::say(&verdict.text()),
+    }
+    match verdict.verdict {
+        "valid" => Exit::Done,
+        "invalid" => Exit::Failed,
+        _ => Exit::Usage,
+    }
+}
+
+fn println(line: &str) {
+    cli::say(&format!("{line}\n"));
+}
+
+fn verdict(tally: &Tally) -> Exit {
+    if tally.failed == 0 { Exit::Done } else { Exit::Failed }
+}

@@ -1,0 +1,87 @@
+//! What a leader has to do for jobs beside assigning their tasks. Pure, as [`plan`](crate::plan) is: from the ledger alone,
+//! so that a new leader goes on where the old one was.
+
+use crate::ledger::{Job, Ledger};
+use crate::records::{JobId, OutcomeStatus, TaskId, Withdrawn};
+
+/// The most tasks that one round ends.
+const ENDED_MAX: usize = 2_000;
+
+/// One thing to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Duty {
+    /// Seal the job and write into its record that what is outstanding is not to be done, and why.
+    Withdraw(JobId, Withdrawn),
+    /// End these tasks of a withdrawn job, each with an outcome that says why.
+    End(Vec<TaskId>, Withdrawn),
+    /// The job need not wait for that other one any more: it has succeeded.
+    Release {
+        /// Which job.
+        job: JobId,
+        /// Which it waited for.
+        after: JobId,
+    },
+    /// Remove the job and all that is in it: its client is gone, and nothing of it is outstanding.
+    Remove(JobId),
+}
+
+/// What there is to do now, for every job; some of it in several rounds.
+///
+/// | a job | is |
+/// |---|---|
+/// | past its deadline, with tasks outstanding | withdrawn: cancelled |
+/// | attached, and without its client | withdrawn: aborted; once nothing is outstanding, removed |
+/// | after another that has ended without success, or is gone | withdrawn: aborted |
+/// | after another that has succeeded | released from it |
+/// | withdrawn | rid of its tasks |
+pub fn duties(ledger: &Ledger) -> Vec<Duty> {
+    let mut duties = Vec::new();
+    let mut room = ENDED_MAX;
+    for job in ledger.special.iter().filter_map(|key| ledger.jobs.get(key)) {
+        let Some(record) = &job.record else { continue };
+        let policy = &record.policy;
+        let left = policy.attached && job.clients.is_empty();
+        let outstanding = ledger.has_outstanding(&job.id);
+        if let Some(withdrawn) = &record.withdrawn {
+            let ended = end(job, withdrawn, &mut room);
+            let over = ended.is_none() && !outstanding;
+            duties.extend(ended);
+            if over && left {
+                duties.push(Duty::Remove(job.id.clone()));
+            }
+        } else if left {
+            duties.push(withdraw(job, OutcomeStatus::Aborted, "its client is gone, and the job was attached to it"));
+        } else if policy.deadline_ms.is_some_and(|at| at <= ledger.clock_ms) && outstanding {
+            duties.push(withdraw(job, OutcomeStatus::Cancelled, "the job ran out of time"));
+        } else {
+            duties.extend(record.after.iter().find_map(|other| dependency(ledger, job, other)));
+        }
+    }
+    duties
+}
+
+fn withdraw(job: &Job, status: OutcomeStatus, reason: &str) -> Duty {
+    Duty::Withdraw(job.id.clone(), Withdrawn { status, reason: reason.to_owned() })
+}
+
+fn end(job: &Job, withdrawn: &Withdrawn, room: &mut usize) -> Option<Duty> {
+    let waiting = job.waiting.iter().chain(&job.suspects).chain(job.deferred.keys());
+    let tasks = waiting.chain(job.held.keys()).chain(&job.dead).take(*room).map(|n| job.id.task(*n));
+    let tasks: Vec<TaskId> = tasks.collect();
+    *room -= tasks.len();
+    (!tasks.is_empty()).then(|| Duty::End(tasks, withdrawn.clone()))
+}
+
+/// Whether the other job has ended, and what follows.
+fn dependency(ledger: &Ledger, job: &Job, other: &JobId) -> Option<Duty> {
+    let abort = |why: &str| Some(withdraw(job, OutcomeStatus::Aborted, &format!("job {other} {why}")));
+    let Some(before) = ledger.job(other) else { return abort("is gone, and nothing says that it succeeded") };
+    let record = before.record.as_ref()?;
+    if !record.sealed || ledger.has_outstanding(other) {
+        return None;
+    }
+    if record.failed || record.withdrawn.is_some() || !before.dead.is_empty() {
+        return abort("did not succeed");
+    }
+    Some(Duty::Release { job: job.id.clone(), after: other.clone() })
+}

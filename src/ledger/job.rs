@@ -1,0 +1,136 @@
+//! One job and its tasks.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use super::workers::Place;
+use crate::records::{JobId, JobRecord, TaskState, WorkerId, WorkerRecord};
+
+/// What a worker must have to run a job's tasks.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Needs {
+    /// The kind, which the worker must run.
+    pub kind: String,
+    /// Tags, all of which it must have.
+    pub tags: Vec<String>,
+}
+
+impl Needs {
+    /// Of a job with this record.
+    pub fn of(record: &JobRecord) -> Self {
+        Needs { kind: record.kind.clone(), tags: record.policy.require.clone() }
+    }
+
+    /// Whether a worker has all of it.
+    pub fn met_by(&self, worker: &WorkerRecord) -> bool {
+        worker.kinds.contains(&self.kind) && self.tags.iter().all(|tag| worker.tags.contains(tag))
+    }
+}
+
+/// A job and its tasks. A task that is not dead waits, is deferred, is held, or is interrupted.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) id: JobId,
+    /// `None` while the record cannot be understood; the tasks wait for ever.
+    pub(crate) record: Option<JobRecord>,
+    pub(crate) needs: Option<Arc<Needs>>,
+    pub(crate) waiting: BTreeSet<u32>,
+    /// Tasks that wait, and that one more lost worker ends: each is run by a worker that runs nothing else.
+    pub(crate) suspects: BTreeSet<u32>,
+    /// Tasks that wait for a moment, in milliseconds since 1970.
+    pub(crate) deferred: HashMap<u32, i64>,
+    pub(crate) held: HashMap<u32, (WorkerId, Place)>,
+    /// Tasks that are not attempted any more.
+    pub(crate) dead: BTreeSet<u32>,
+    /// Tasks whose znode was set since its creation.
+    pub(crate) attempted: HashMap<u32, Attempted>,
+    /// The clients that attend the job, by their znodes' names.
+    pub(crate) clients: BTreeSet<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Attempted {
+    pub(crate) version: i32,
+    pub(crate) state: TaskState,
+}
+
+impl Job {
+    pub(super) fn new(id: JobId) -> Self {
+        Job {
+            id,
+            record: None,
+            needs: None,
+            waiting: BTreeSet::new(),
+            suspects: BTreeSet::new(),
+            deferred: HashMap::new(),
+            held: HashMap::new(),
+            dead: BTreeSet::new(),
+            attempted: HashMap::new(),
+            clients: BTreeSet::new(),
+        }
+    }
+
+    pub(super) fn record_is(&mut self, record: &JobRecord) {
+        let needs = Needs::of(record);
+        if self.needs.as_deref() != Some(&needs) {
+            self.needs = Some(Arc::new(needs));
+        }
+        self.record = Some(record.clone());
+    }
+
+    pub(crate) fn version(&self, n: u32) -> i32 {
+        self.attempted.get(&n).map_or(0, |attempted| attempted.version)
+    }
+
+    pub(crate) fn state(&self, n: u32) -> TaskState {
+        self.attempted.get(&n).map(|attempted| attempted.state.clone()).unwrap_or_default()
+    }
+
+    /// Whether workers were lost under the task so often that once more is the last time.
+    pub(crate) fn is_suspect(&self, n: u32) -> bool {
+        let limit = || self.record.as_ref().map_or(0, |record| record.policy.crash_limit);
+        let crashes = self.attempted.get(&n).map_or(0, |attempted| attempted.state.crashes);
+        crashes > 0 && limit() > 0 && crashes + 1 >= limit()
+    }
+
+    /// The task waits from now on.
+    pub(super) fn wait(&mut self, n: u32) {
+        if self.is_suspect(n) {
+            self.suspects.insert(n)
+        } else {
+            self.waiting.insert(n)
+        };
+    }
+
+    /// The task waits no more; whether it did.
+    pub(crate) fn unwait(&mut self, n: u32) -> bool {
+        self.waiting.remove(&n) || self.suspects.remove(&n)
+    }
+
+    /// Every task that is known of, some twice.
+    pub(crate) fn numbers(&self) -> impl Iterator<Item = u32> {
+        let waiting = self.waiting.iter().chain(&self.suspects).chain(self.deferred.keys());
+        waiting.chain(self.held.keys()).chain(&self.dead).chain(self.attempted.keys()).copied()
+    }
+
+    pub(super) fn has_outstanding(&self) -> bool {
+        let waits = !self.waiting.is_empty() || !self.suspects.is_empty() || !self.deferred.is_empty();
+        waits || !self.held.is_empty()
+    }
+
+    pub(super) fn may_be_assigned(&self, now_ms: i64) -> bool {
+        let waits = !self.waiting.is_empty() || !self.suspects.is_empty();
+        let may_begin = |record: &JobRecord| {
+            let due = record.policy.not_before_ms.is_none_or(|at| at <= now_ms);
+            due && record.after.is_empty() && record.withdrawn.is_none()
+        };
+        waits && self.record.as_ref().is_some_and(may_begin)
+    }
+
+    pub(super) fn is_special(&self) -> bool {
+        self.record.as_ref().is_some_and(|record| {
+            let attached = record.policy.attached && self.clients.is_empty();
+            attached || record.policy.deadline_ms.is_some() || !record.after.is_empty() || record.withdrawn.is_some()
+        })
+    }
+}

@@ -1,0 +1,309 @@
+//! What the mirror knows, kept so that the next assignments are found in O(assigned) and not in O(backlog).
+//!
+//! Pure: facts come in, [`plan`](crate::plan) takes assignments out. No I/O, no ZooKeeper, and no clock but the one that
+//! [`Ledger::wake`] sets. The tree is the truth and the ledger its shadow; a leader that doubts its ledger reads the tree
+//! again and calls [`Ledger::tasks_are`] and [`Ledger::workers_are`], which are also how a fresh start and a takeover
+//! begin.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | here | the facts of jobs and tasks, and where each task is |
+//! | `job` | one job and its tasks |
+//! | `workers` | the facts of workers, and their lists |
+//!
+//! Jobs are ordered by the czxid of their record and tasks by their number, so first-in-first-out survives any
+//! failover without being stored.
+
+mod job;
+mod workers;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+pub use job::Needs;
+pub(crate) use job::{Attempted, Job};
+pub(crate) use workers::{Entry, Worker};
+
+use crate::records::{JobId, JobRecord, TaskId, TaskState, WorkerId};
+
+/// Jobs in the order of their creation.
+pub(crate) type JobKey = i64;
+
+/// Everything that a master knows of tasks and workers.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    /// Now, in milliseconds since 1970.
+    pub(crate) clock_ms: i64,
+    pub(crate) jobs: BTreeMap<JobKey, Job>,
+    pub(crate) job_keys: HashMap<JobId, JobKey>,
+    pub(crate) workers: HashMap<WorkerId, Worker>,
+    /// Jobs with tasks that wait and may be assigned.
+    pub(crate) ready: BTreeSet<JobKey>,
+    /// Jobs that a leader has more to do for than to assign their tasks: see [`duties`](crate::duties).
+    pub(crate) special: BTreeSet<JobKey>,
+    /// Tasks that are not to be assigned before a moment, by that moment.
+    deferred: BTreeSet<(i64, JobKey, u32)>,
+    /// Jobs that are not to be begun before a moment, by that moment.
+    sleeping: BTreeSet<(i64, JobKey)>,
+    /// Workers that are being refilled, the one with the most idle slots first.
+    pub(crate) open: BTreeSet<(i64, WorkerId)>,
+    /// The worker that is given nothing more until it can run a suspect alone.
+    pub(crate) reserved: Option<WorkerId>,
+    /// Workers whose list is longer than their window.
+    pub(crate) over: BTreeSet<WorkerId>,
+    /// Workers whose list in the tree holds entries that are over.
+    pub(crate) stale: BTreeSet<WorkerId>,
+    /// Tasks that a lost worker may have been running: their attempt is to be ended.
+    pub(crate) interrupted: BTreeMap<TaskId, Interrupted>,
+    next_place: workers::Place,
+}
+
+/// A task whose attempt ended with its worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interrupted {
+    /// The version of its znode that was assigned.
+    pub version: i32,
+    /// What its znode is to be set to.
+    pub state: TaskState,
+}
+
+/// How many tasks are where.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Tasks that wait for a worker, or for a moment.
+    pub waiting: usize,
+    /// Tasks in a worker's list.
+    pub assigned: usize,
+    /// Tasks that are not attempted any more.
+    pub dead: usize,
+}
+
+impl Ledger {
+    /// It is now so many milliseconds past 1970: what waited for that moment waits no more.
+    pub fn wake(&mut self, now_ms: i64) {
+        self.clock_ms = now_ms;
+        while let Some((at, key, n)) = self.deferred.first().copied().filter(|(at, ..)| *at <= now_ms) {
+            self.deferred.remove(&(at, key, n));
+            if let Some(job) = self.jobs.get_mut(&key) {
+                job.deferred.remove(&n);
+                job.wait(n);
+            }
+            self.refresh_ready(key);
+        }
+        while let Some((at, key)) = self.sleeping.first().copied().filter(|(at, _)| *at <= now_ms) {
+            self.sleeping.remove(&(at, key));
+            self.refresh_ready(key);
+        }
+    }
+
+    /// How many tasks are where.
+    pub fn counts(&self) -> Counts {
+        Counts {
+            waiting: self.jobs.values().map(|job| job.waiting.len() + job.suspects.len() + job.deferred.len()).sum(),
+            assigned: self.jobs.values().map(|job| job.held.len()).sum(),
+            dead: self.jobs.values().map(|job| job.dead.len()).sum(),
+        }
+    }
+
+    /// The jobs, oldest first.
+    pub fn jobs(&self) -> impl Iterator<Item = &JobId> {
+        self.jobs.values().map(|job| &job.id)
+    }
+
+    pub(crate) fn job(&self, id: &JobId) -> Option<&Job> {
+        self.jobs.get(self.job_keys.get(id)?)
+    }
+
+    /// Whether a job has tasks that are waiting, assigned, or about to be either.
+    pub fn has_outstanding(&self, job: &JobId) -> bool {
+        let interrupted = || self.interrupted.range(job.task(0)..=job.task(u32::MAX)).next().is_some();
+        self.job(job).is_some_and(|known| known.has_outstanding() || interrupted())
+    }
+
+    /// Whether a client attends a job: submits to it, or collects from it.
+    pub fn is_attended(&self, job: &JobId) -> bool {
+        self.job(job).is_some_and(|job| !job.clients.is_empty())
+    }
+
+    /// A job exists. `record` is `None` where it cannot be understood.
+    pub fn job_is(&mut self, id: &JobId, czxid: i64, record: Option<&JobRecord>) {
+        if self.job_keys.get(id).is_some_and(|key| *key != czxid) {
+            self.job_gone(id); // deleted and created again by hand: another job
+        }
+        self.job_keys.insert(id.clone(), czxid);
+        let job = self.jobs.entry(czxid).or_insert_with(|| Job::new(id.clone()));
+        if let Some(record) = record {
+            job.record_is(record);
+            if let Some(at) = record.policy.not_before_ms.filter(|at| *at > self.clock_ms) {
+                self.sleeping.insert((at, czxid));
+            }
+        }
+        self.refresh_special(czxid);
+        self.refresh_ready(czxid);
+    }
+
+    /// A job was deleted, and with it its tasks.
+    pub fn job_gone(&mut self, id: &JobId) {
+        let Some(key) = self.job_keys.get(id).copied() else { return };
+        let held: Vec<u32> = self.jobs[&key].held.keys().copied().collect();
+        for n in held {
+            self.release(key, n);
+        }
+        if let Some(job) = self.jobs.remove(&key) {
+            for (n, at) in job.deferred {
+                self.deferred.remove(&(at, key, n));
+            }
+        }
+        self.job_keys.remove(id);
+        self.ready.remove(&key);
+        self.special.remove(&key);
+    }
+
+    /// A client attends a job from now on, or not any more; `name` is its znode's.
+    pub fn client_is(&mut self, job: &JobId, name: &str, attends: bool) {
+        let Some(key) = self.job_keys.get(job).copied() else { return };
+        let Some(job) = self.jobs.get_mut(&key) else { return };
+        if attends {
+            job.clients.insert(name.to_owned())
+        } else {
+            job.clients.remove(name)
+        };
+        self.refresh_special(key);
+    }
+
+    /// A task exists at this version, and these attempts of it have ended. A task at another version than the one
+    /// assigned is unassigned by that. Returns the worker that said, by this task, that it stops.
+    pub fn task_is(&mut self, task: &TaskId, version: i32, state: &TaskState) -> Option<WorkerId> {
+        let key = *self.job_keys.get(&task.job)?;
+        let job = self.jobs.get_mut(&key)?;
+        if version < job.version(task.n) {
+            return None; // an older read, overtaken
+        }
+        self.interrupted.retain(|other, interrupted| other != task || interrupted.version == version);
+        let held = job.held.get(&task.n).map(|(worker, place)| self.workers[worker].list[place].version);
+        if held.is_some_and(|assigned| assigned != version) {
+            self.release(key, task.n);
+        }
+        self.unfile(key, task.n);
+        let job = self.jobs.get_mut(&key)?;
+        if version > 0 {
+            job.attempted.insert(task.n, Attempted { version, state: state.clone() });
+        }
+        if state.dead {
+            job.dead.insert(task.n);
+        } else if let Some(at) = state.not_before_ms.filter(|at| *at > self.clock_ms)
+            && !job.held.contains_key(&task.n)
+        {
+            self.defer(key, task.n, at);
+        } else if !job.held.contains_key(&task.n) && !self.interrupted.contains_key(task) {
+            job.wait(task.n);
+        }
+        self.refresh_ready(key);
+        let stops: WorkerId = state.returned_by.as_ref()?.parse().ok()?;
+        self.workers.get_mut(&stops)?.stops = true;
+        self.refresh_load(&stops);
+        Some(stops)
+    }
+
+    /// A task's znode holds what nobody understands: it is left alone, and counts as dead.
+    pub fn task_is_malformed(&mut self, task: &TaskId) {
+        self.task_gone(task);
+        if let Some(job) = self.job_keys.get(&task.job).and_then(|key| self.jobs.get_mut(key)) {
+            job.dead.insert(task.n);
+        }
+    }
+
+    /// A task was deleted: completed, or cancelled. Returns the worker that had it.
+    pub fn task_gone(&mut self, task: &TaskId) -> Option<WorkerId> {
+        let key = *self.job_keys.get(&task.job)?;
+        let worker = self.release(key, task.n);
+        self.unfile(key, task.n);
+        self.jobs.get_mut(&key)?.attempted.remove(&task.n);
+        self.interrupted.remove(task);
+        self.refresh_ready(key);
+        worker
+    }
+
+    /// Forgets which attempts were interrupted: their tasks wait again as they are. For a backup, and for a leader
+    /// that takes the ledger over: ending an attempt is the leader's to do, and best effort.
+    pub fn forget_interrupted(&mut self) {
+        for (task, _) in std::mem::take(&mut self.interrupted) {
+            let Some(key) = self.job_keys.get(&task.job).copied() else { continue };
+            let Some(job) = self.jobs.get_mut(&key) else { continue };
+            job.wait(task.n);
+            self.refresh_ready(key);
+        }
+    }
+
+    /// Exactly these jobs, tasks and attending clients exist, each task at this version and with these attempts, or as it
+    /// was; keeps the assignments that still hold.
+    pub fn tasks_are(
+        &mut self,
+        jobs: &[(JobId, i64, Option<JobRecord>)],
+        tasks: &[(TaskId, Option<(i32, TaskState)>)],
+        clients: &[(JobId, String)],
+    ) {
+        let mut present: HashMap<&JobId, HashSet<u32>> = jobs.iter().map(|(id, ..)| (id, HashSet::new())).collect();
+        for (task, _) in tasks {
+            present.entry(&task.job).or_default().insert(task.n);
+        }
+        let gone: Vec<JobId> = self.job_keys.keys().filter(|id| !present.contains_key(id)).cloned().collect();
+        gone.iter().for_each(|id| self.job_gone(id));
+        for job in self.jobs.values_mut() {
+            job.clients.clear();
+        }
+        for (id, czxid, record) in jobs {
+            self.job_is(id, *czxid, record.as_ref());
+        }
+        for (job, name) in clients {
+            self.client_is(job, name, true);
+        }
+        let gone = self.jobs.values().flat_map(|job| {
+            let absent = |n: &u32| !present[&job.id].contains(n);
+            job.numbers().filter(absent).map(|n| job.id.task(n))
+        });
+        for task in gone.collect::<Vec<TaskId>>() {
+            self.task_gone(&task);
+        }
+        for (task, now) in tasks {
+            if let Some((version, state)) = now {
+                self.task_is(task, *version, state);
+            }
+        }
+    }
+
+    /// A task is not to be assigned before that moment; it must be filed nowhere.
+    fn defer(&mut self, key: JobKey, n: u32, at_ms: i64) {
+        if let Some(job) = self.jobs.get_mut(&key) {
+            job.deferred.insert(n, at_ms);
+            self.deferred.insert((at_ms, key, n));
+        }
+    }
+
+    /// Takes a task out of what waits, for whatever, and out of what is dead.
+    fn unfile(&mut self, key: JobKey, n: u32) {
+        let Some(job) = self.jobs.get_mut(&key) else { return };
+        job.unwait(n);
+        job.dead.remove(&n);
+        if let Some(at) = job.deferred.remove(&n) {
+            self.deferred.remove(&(at, key, n));
+        }
+    }
+
+    pub(crate) fn refresh_ready(&mut self, key: JobKey) {
+        let ready = self.jobs.get(&key).is_some_and(|job| job.may_be_assigned(self.clock_ms));
+        if ready {
+            self.ready.insert(key)
+        } else {
+            self.ready.remove(&key)
+        };
+    }
+
+    fn refresh_special(&mut self, key: JobKey) {
+        let special = self.jobs.get(&key).is_some_and(Job::is_special);
+        if special {
+            self.special.insert(key)
+        } else {
+            self.special.remove(&key)
+        };
+    }
+}

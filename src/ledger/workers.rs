@@ -1,0 +1,230 @@
+//! The workers, and their lists.
+
+use std::collections::{BTreeMap, HashSet};
+
+use super::{Interrupted, JobKey, Ledger};
+use crate::records::{Assignment, TaskId, WorkerId, WorkerRecord};
+
+/// Entries of a worker's list in the order in which they are to be run.
+pub(crate) type Place = u64;
+
+/// A worker whose slots are busy is given more once this share of what may be under way to it is free: one in so many.
+const REFILL_SHARE: usize = 4;
+
+/// A worker and its list.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) record: WorkerRecord,
+    pub(crate) list: BTreeMap<Place, Entry>,
+    /// How many entries are suspects. Such a task is alone in a list, so that it is known which task it was if this worker
+    /// is lost too.
+    pub(crate) suspects: usize,
+    /// The longest that the list may become: its slots and what is on its way there and back.
+    pub(crate) window: usize,
+    /// Whether it is given tasks: from when it has an idle slot, or room for a good part of what may be under way, until
+    /// its list is as long as its window. A list is written and read whole, so many entries at a time make each cheap.
+    refilling: bool,
+    /// It said that it stops.
+    pub(crate) stops: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) job: JobKey,
+    pub(crate) n: u32,
+    pub(crate) version: i32,
+    /// Whether one more lost worker is the last for the task.
+    pub(crate) suspect: bool,
+}
+
+impl Worker {
+    fn refill(&mut self) {
+        let (length, slots) = (self.list.len(), self.record.slots as usize);
+        let room = self.window.saturating_sub(length);
+        if room == 0 {
+            self.refilling = false;
+        } else if length < slots || room * REFILL_SHARE >= self.window - slots {
+            self.refilling = true;
+        }
+    }
+
+    pub(crate) fn has_idle_slot(&self) -> bool {
+        self.list.len() < self.record.slots as usize && self.suspects == 0
+    }
+}
+
+impl Ledger {
+    /// The live workers.
+    pub fn workers(&self) -> impl Iterator<Item = &WorkerId> {
+        self.workers.keys()
+    }
+
+    /// Whether a worker said that it stops.
+    pub fn stops(&self, id: &WorkerId) -> bool {
+        self.workers.get(id).is_some_and(|worker| worker.stops)
+    }
+
+    /// A worker exists. What it has is taken from its record when it is new; from then on the ledger knows better.
+    pub fn worker_is(&mut self, id: &WorkerId, record: &WorkerRecord) {
+        if self.workers.contains_key(id) {
+            return;
+        }
+        let window = record.slots as usize;
+        let (list, record_now) = (BTreeMap::new(), record.clone());
+        let worker = Worker { record: record_now, list, suspects: 0, window, refilling: false, stops: false };
+        self.workers.insert(id.clone(), worker);
+        let (assignments, errors) = record.assignments();
+        let entries = assignments.len();
+        let kept = assignments.into_iter().filter(|assignment| self.adopt(id, assignment)).count();
+        if kept < entries || !errors.is_empty() {
+            self.stale.insert(id.clone());
+        }
+        self.refresh_load(id);
+    }
+
+    /// Takes an assignment over from the tree; `false` where it is over.
+    fn adopt(&mut self, id: &WorkerId, assignment: &Assignment) -> bool {
+        let TaskId { job, n } = &assignment.task;
+        let Some(key) = self.job_keys.get(job).copied() else { return false };
+        let Some(job) = self.jobs.get_mut(&key) else { return false };
+        if job.version(*n) != assignment.version || !job.unwait(*n) {
+            return false;
+        }
+        let suspect = job.is_suspect(*n);
+        self.hold(id, Entry { job: key, n: *n, version: assignment.version, suspect });
+        self.refresh_ready(key);
+        true
+    }
+
+    /// A worker is gone, and its assignments with it. What it may have been running (the first entries of its list, one
+    /// for each slot) becomes an interrupted attempt; the rest waits again at once.
+    ///
+    /// An interrupted attempt is charged to its task as a crash; it cannot be known which task it was, unless it ran alone.
+    /// With `calm_until_ms` workers are lost for a reason of their own: nothing is
+    /// charged, and nothing assigned again before that moment.
+    pub fn worker_gone(&mut self, id: &WorkerId, calm_until_ms: Option<i64>) {
+        let Some(worker) = self.workers.remove(id) else { return };
+        self.open.retain(|(_, other)| other != id);
+        self.over.remove(id);
+        self.stale.remove(id);
+        let running = if worker.stops { 0 } else { worker.record.slots as usize };
+        self.reserved.take_if(|reserved| reserved == id);
+        for (at, entry) in worker.list.values().enumerate() {
+            let Some(job) = self.jobs.get_mut(&entry.job) else { continue };
+            job.held.remove(&entry.n);
+            if at < running {
+                let mut state = job.state(entry.n).attempted(id.as_str(), "its worker was lost");
+                state.not_before_ms = calm_until_ms;
+                if calm_until_ms.is_none() {
+                    state.crashes += 1;
+                    let limit = job.record.as_ref().map_or(0, |record| record.policy.crash_limit);
+                    state.dead = limit > 0 && state.crashes >= limit;
+                }
+                self.interrupted.insert(job.id.task(entry.n), Interrupted { version: entry.version, state });
+            } else if let Some(at_ms) = calm_until_ms.filter(|at_ms| *at_ms > self.clock_ms) {
+                self.defer(entry.job, entry.n, at_ms);
+            } else {
+                job.wait(entry.n);
+            }
+            self.refresh_ready(entry.job);
+        }
+    }
+
+    /// Exactly these workers exist. With `anew`, what each has is taken from its record, for all of them: for a leader
+    /// that begins, or does not know what became of its last write.
+    pub fn workers_are(&mut self, workers: &[(WorkerId, WorkerRecord)], anew: bool) {
+        let present: HashSet<&WorkerId> = workers.iter().map(|(id, _)| id).collect();
+        let gone: Vec<WorkerId> = self.workers.keys().filter(|id| !present.contains(id)).cloned().collect();
+        gone.iter().for_each(|id| self.worker_gone(id, None));
+        if anew {
+            for (id, _) in workers {
+                let Some(worker) = self.workers.remove(id) else { continue };
+                self.open.retain(|(_, other)| other != id);
+                self.over.remove(id);
+                self.stale.remove(id);
+                for entry in worker.list.values() {
+                    let Some(job) = self.jobs.get_mut(&entry.job) else { continue };
+                    job.held.remove(&entry.n);
+                    job.wait(entry.n);
+                    self.refresh_ready(entry.job);
+                }
+            }
+        }
+        for (id, record) in workers {
+            self.worker_is(id, record);
+        }
+    }
+
+    /// Sets how long a worker's list may become; never less than its slots.
+    pub fn set_window(&mut self, id: &WorkerId, window: usize) {
+        let Some(worker) = self.workers.get_mut(id) else { return };
+        let window = window.max(worker.record.slots as usize);
+        if worker.window != window {
+            worker.window = window;
+            self.refresh_load(id);
+        }
+    }
+
+    /// Workers whose list is longer than their window: what their slots were thought to leave room for has not come.
+    pub fn crowded(&self) -> impl Iterator<Item = &WorkerId> {
+        self.over.iter()
+    }
+
+    /// How many slots a worker has, and how long its list is.
+    pub fn load(&self, id: &WorkerId) -> Option<(usize, usize)> {
+        self.workers.get(id).map(|worker| (worker.record.slots as usize, worker.list.len()))
+    }
+
+    /// Gives a worker nothing more until its list is empty: it is to run a suspect, alone. One worker at a time, or none.
+    pub(crate) fn reserve(&mut self, id: Option<WorkerId>) {
+        let before = std::mem::replace(&mut self.reserved, id);
+        for id in before.into_iter().chain(self.reserved.clone()) {
+            self.refresh_load(&id);
+        }
+    }
+
+    /// Puts a task at the end of a worker's list; it must not be waiting any more.
+    pub(crate) fn hold(&mut self, id: &WorkerId, entry: Entry) {
+        let place = self.next_place;
+        self.next_place += 1;
+        if let Some(job) = self.jobs.get_mut(&entry.job) {
+            job.held.insert(entry.n, (id.clone(), place));
+        }
+        if let Some(worker) = self.workers.get_mut(id) {
+            worker.suspects += usize::from(entry.suspect);
+            worker.list.insert(place, entry);
+        }
+        self.refresh_load(id);
+    }
+
+    /// Takes a task out of the list that holds it.
+    pub(crate) fn release(&mut self, job: JobKey, n: u32) -> Option<WorkerId> {
+        let (id, place) = self.jobs.get_mut(&job)?.held.remove(&n)?;
+        let worker = self.workers.get_mut(&id)?;
+        let entry = worker.list.remove(&place);
+        worker.suspects -= usize::from(entry.is_some_and(|entry| entry.suspect));
+        self.stale.insert(id.clone());
+        self.refresh_load(&id);
+        Some(id)
+    }
+
+    /// Files a worker under its load: tasks in its list less its slots, so the most idle comes first.
+    pub(super) fn refresh_load(&mut self, id: &WorkerId) {
+        let Some(worker) = self.workers.get_mut(id) else { return };
+        worker.refill();
+        let (length, slots) = (worker.list.len() as i64, i64::from(worker.record.slots));
+        // The list changed by one entry at most since it was filed.
+        for load in [length - slots - 1, length - slots, length - slots + 1] {
+            self.open.remove(&(load, id.clone()));
+        }
+        let reserved = self.reserved.as_ref() == Some(id);
+        if !worker.stops && worker.refilling && worker.suspects == 0 && !reserved {
+            self.open.insert((length - slots, id.clone()));
+        }
+        if worker.list.len() > worker.window {
+            self.over.insert(id.clone())
+        } else {
+            self.over.remove(id)
+        };
+    }
+}

@@ -1,0 +1,227 @@
+//! What a job and its tasks are like, and why nothing happens.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use serde::Serialize;
+
+use super::view::{Herd, herd};
+use super::{Client, ClientError, Finished, Selected};
+use crate::coordination::paths;
+use crate::records::tree::{WORKERS, task_number};
+use crate::records::{Attempt, JobId, JobRecord, TaskState, WorkerRecord};
+use crate::roles::now_ms;
+
+/// A job, looked at closely.
+#[derive(Debug, Clone, Serialize)]
+pub struct JobInfo {
+    /// Its id.
+    pub id: String,
+    /// Its record.
+    pub record: JobRecord,
+    /// Whether a client attends it.
+    pub attended: bool,
+    /// The tasks that were asked for and are in the tree, in their order.
+    pub tasks: Vec<TaskInfo>,
+}
+
+/// A task, looked at closely.
+#[derive(Debug, Clone, Serialize)]
+pub struct TaskInfo {
+    /// Its number.
+    pub n: u32,
+    /// `waiting`, `backoff`, `assigned`, `dead`, or how it ended: `done`, `failed`, `cancelled`, `aborted`.
+    pub state: String,
+    /// The worker that has it, or ended it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worker: Option<String>,
+    /// How many attempts have ended.
+    pub attempts: u32,
+    /// How many of them because their worker was lost.
+    pub crashes: u32,
+    /// What became of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<Attempt>,
+    /// The moment before which it is not attempted again, in milliseconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_before_ms: Option<i64>,
+    /// Why it is not done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+impl JobInfo {
+    /// How many of the tasks are in each state.
+    pub fn counts(&self) -> BTreeMap<&str, usize> {
+        self.tasks.iter().fold(BTreeMap::new(), |mut counts, task| {
+            *counts.entry(task.state.as_str()).or_default() += 1;
+            counts
+        })
+    }
+}
+
+impl Client {
+    /// A job, and those of its tasks that are in the tree: outstanding, dead, or to be collected.
+    ///
+    /// Errors: no such job.
+    pub async fn info(&self, selected: &Selected) -> Result<JobInfo, ClientError> {
+        let (job, session) = (&selected.job, self.session());
+        session.sync().await?;
+        let (record, _) = self.record(job).await?;
+        let holders = self.holders(job).await?;
+        let below = session.children(&job.path()).await?.unwrap_or_default();
+        let stored = session.children(&job.data_path()).await?.unwrap_or_default();
+        let numbers = below.iter().chain(&stored).filter_map(|name| task_number(name).ok());
+        let numbers: BTreeSet<u32> = numbers.filter(|n| selected.contains(*n)).collect();
+        let mut tasks = Vec::new();
+        for some in numbers.into_iter().collect::<Vec<_>>().chunks(100) {
+            let paths: Vec<String> = some.iter().map(|n| job.task(*n).path()).collect();
+            let nodes = session.get_many(&paths).await?;
+            for (n, node) in some.iter().zip(nodes) {
+                let task = match node {
+                    Some(node) => Some(outstanding(*n, TaskState::from_json(&node.data), holders.get(n))),
+                    None => self.ended(job, *n).await?,
+                };
+                tasks.extend(task);
+            }
+        }
+        let attended = below.iter().any(|name| task_number(name).is_err());
+        Ok(JobInfo { id: job.to_string(), record, attended, tasks })
+    }
+
+    async fn ended(&self, job: &JobId, n: u32) -> Result<Option<TaskInfo>, ClientError> {
+        let task = job.task(n);
+        let Some(node) = self.session().get(&task.data_path()).await?.filter(|node| node.version > 0) else {
+            return Ok(None);
+        };
+        let Finished { status, worker, attempts, error, .. } = Finished::with_outcome(&task, &node.data);
+        let state = status.to_string();
+        Ok(Some(TaskInfo { n, state, worker, attempts, crashes: 0, history: vec![], not_before_ms: None, error }))
+    }
+
+    /// Which worker has which of a job's tasks.
+    async fn holders(&self, job: &JobId) -> Result<HashMap<u32, String>, ClientError> {
+        let names = self.session().children(WORKERS).await?.unwrap_or_default();
+        let paths: Vec<String> = names.iter().map(|name| paths::join(WORKERS, name)).collect();
+        let mut holders = HashMap::new();
+        for (names, paths) in names.chunks(100).zip(paths.chunks(100)) {
+            for (name, node) in names.iter().zip(self.session().get_many(paths).await?) {
+                let list = node.and_then(|node| WorkerRecord::from_json(&node.data).ok()).map(|r| r.assignments().0);
+                let own = list.into_iter().flatten().filter(|assignment| assignment.task.job == *job);
+                holders.extend(own.map(|assignment| (assignment.task.n, name.clone())));
+            }
+        }
+        Ok(holders)
+    }
+
+    /// Why a job, or a task of it, is not done, for people; empty where there is no reason to be seen.
+    ///
+    /// Errors: no such job.
+    pub async fn explain(&self, selected: &Selected) -> Result<Vec<String>, ClientError> {
+        let (herd, info) = (herd(self.session()).await?, self.info(selected).await?);
+        let policy = &info.record.policy;
+        let mut reasons: Vec<String> = Vec::new();
+        if let Some(withdrawn) = &info.record.withdrawn {
+            return Ok(vec![format!("it was withdrawn: {}", withdrawn.reason)]);
+        }
+        let waiting = info.tasks.iter().filter(|task| matches!(task.state.as_str(), "waiting" | "backoff")).count();
+        if waiting > 0 {
+            nobody_there(&herd, &info.record, &mut reasons);
+            for before in &info.record.after {
+                let left =
+                    self.tasks(&Selected { job: before.clone(), tasks: None }).await.map_or(0, |tasks| tasks.len());
+                reasons.push(format!("it waits for job {before}, of which {left} tasks have not ended"));
+            }
+            if let Some(at) = policy.not_before_ms.filter(|at| *at > now_ms()) {
+                reasons.push(format!("it is not to begin before {}", moment(at)));
+            }
+            if reasons.is_empty() {
+                slots_are_busy(&herd, &info, &mut reasons);
+            }
+        }
+        for task in info.tasks.iter().take(10) {
+            let of = format!("task {}", task.n);
+            let last =
+                task.history.last().map(|last| format!("{} (on {})", last.error, last.worker)).unwrap_or_default();
+            match task.state.as_str() {
+                "dead" => reasons.push(format!("{of} is dead after {} attempts: {last}", task.attempts)),
+                "backoff" => {
+                    let until = moment(task.not_before_ms.unwrap_or_default());
+                    reasons.push(format!("{of} is in backoff until {until}, after {} attempts: {last}", task.attempts));
+                }
+                "assigned" if selected.tasks.is_some() => {
+                    reasons.push(format!("{of} is with {}", task.worker.as_deref().unwrap_or("a worker")));
+                }
+                "waiting" | "assigned" => {}
+                ended if selected.tasks.is_some() => reasons.push(format!("{of} has ended: {ended}")),
+                _ => {}
+            }
+        }
+        Ok(reasons)
+    }
+}
+
+fn outstanding(n: u32, state: Result<TaskState, String>, holder: Option<&String>) -> TaskInfo {
+    let (state, error) = match state {
+        Ok(state) => (state, None),
+        Err(error) => (TaskState { dead: true, ..TaskState::default() }, Some(format!("malformed: {error}"))),
+    };
+    let word = match (state.dead, holder) {
+        (true, _) => "dead",
+        (false, Some(_)) => "assigned",
+        (false, None) if state.not_before_ms.is_some_and(|at| at > now_ms()) => "backoff",
+        (false, None) => "waiting",
+    };
+    TaskInfo {
+        n,
+        state: word.to_owned(),
+        worker: holder.cloned(),
+        attempts: state.attempt,
+        crashes: state.crashes,
+        error: error.or_else(|| state.last().map(|last| last.error.clone())),
+        not_before_ms: state.not_before_ms,
+        history: state.history,
+    }
+}
+
+fn nobody_there(herd: &Herd, record: &JobRecord, reasons: &mut Vec<String>) {
+    if herd.masters.is_empty() {
+        reasons.push("there is no leader; start a master with `master`".to_owned());
+    }
+    let runs_it = |worker: &&super::WorkerView| worker.kinds.contains(&record.kind);
+    if herd.workers.is_empty() {
+        reasons.push("there is no worker; start one with `worker`".to_owned());
+    } else if !herd.workers.iter().any(|worker| runs_it(&worker)) {
+        let kinds: BTreeSet<&str> = herd.workers.iter().flat_map(|w| &w.kinds).map(String::as_str).collect();
+        let kinds = kinds.into_iter().collect::<Vec<_>>().join(", ");
+        let remedy = if record.kind == "exec" { "; start one with `worker --allow exec`" } else { "" };
+        reasons.push(format!("no worker runs tasks of kind '{}', only {kinds}{remedy}", record.kind));
+    } else {
+        let required = &record.policy.require;
+        let has_all = |worker: &super::WorkerView| required.iter().all(|tag| worker.tags.contains(tag));
+        if !herd.workers.iter().filter(runs_it).any(has_all) {
+            let tags = required.join(",");
+            reasons.push(format!(
+                "no worker that runs '{}' has the tags {tags}; start one with --tags {tags}",
+                record.kind
+            ));
+        }
+    }
+}
+
+fn slots_are_busy(herd: &Herd, info: &JobInfo, reasons: &mut Vec<String>) {
+    let (slots, taken) = herd.workers.iter().fold((0, 0), |(slots, taken), worker| {
+        (slots + worker.slots as usize, taken + worker.assigned.min(worker.slots as usize))
+    });
+    let priority = info.record.policy.priority;
+    let others: usize =
+        herd.jobs.iter().filter(|job| job.id != info.id && job.priority >= priority).map(|j| j.waiting).sum();
+    if taken >= slots {
+        reasons.push(format!("all {slots} slots are busy; {others} tasks of other jobs wait for them too"));
+    }
+}
+
+/// A moment as people write it, in UTC.
+fn moment(ms: i64) -> String {
+    let at = std::time::UNIX_EPOCH + std::time::Duration::from_millis(ms.max(0).unsigned_abs());
+    humantime::format_rfc3339_seconds(at).to_string()
+}

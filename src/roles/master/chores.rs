@@ -1,0 +1,137 @@
+//! What the leader does for jobs beside assigning, see [`duties`]: each write under its guard.
+
+use futures::future::join_all;
+use tracing::{debug, info};
+
+use super::{Setback, Standing};
+use crate::coordination::{CommitError, Committer, Failure, MultiFailure, Op, Refusal, paths};
+use crate::duties::{Duty, duties};
+use crate::records::tree::key_path;
+use crate::records::{JobId, JobRecord, Outcome, TaskId, Withdrawn};
+
+impl Standing {
+    /// One round of everything that there is to do.
+    pub(super) async fn do_chores(&self, guard: &Op) -> Result<(), Setback> {
+        for duty in duties(&self.ledger) {
+            let done = match duty {
+                Duty::Withdraw(job, withdrawn) => self.withdraw(guard, &job, withdrawn).await,
+                Duty::End(tasks, withdrawn) => self.end(guard, &tasks, &withdrawn).await,
+                Duty::Release { job, after } => self.release(guard, &job, &after).await,
+                Duty::Remove(job) => self.remove(guard, &job).await,
+            };
+            self.done(done)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the leader can go on after a chore. Where somebody else was faster, or the answer was lost, it can: the tree
+    /// tells, and the next round is soon.
+    pub(super) fn done(&self, chore: Result<(), MultiFailure>) -> Result<(), Setback> {
+        match chore.map_err(|error| (error.at, error.failure)) {
+            Ok(()) => Ok(()),
+            Err((Some(0), Failure::Refused(_))) => Err(Setback::Deposed),
+            Err((_, failure @ Failure::SessionOver(_))) => Err(Setback::SessionOver(failure)),
+            Err((_, failure)) => {
+                debug!(%failure, "a chore was not done");
+                Ok(())
+            }
+        }
+    }
+
+    async fn record(&self, job: &JobId) -> Result<Option<(JobRecord, i32)>, Failure> {
+        let node = self.session.get(&job.path()).await?;
+        Ok(node.and_then(|node| Some((JobRecord::from_json(&node.data).ok()?, node.version))))
+    }
+
+    async fn withdraw(&self, guard: &Op, job: &JobId, withdrawn: Withdrawn) -> Result<(), MultiFailure> {
+        let Some((record, version)) = self.record(job).await? else { return Ok(()) };
+        if record.withdrawn.is_some() {
+            return Ok(());
+        }
+        info!(%job, status = ?withdrawn.status, reason = withdrawn.reason, "withdrawing");
+        let kept: Vec<String> = record.after.iter().map(|before| before.after_path(job)).collect();
+        let record = JobRecord { sealed: true, withdrawn: Some(withdrawn), ..record };
+        let set = Op::Set { path: job.path(), data: record.to_json(), version: Some(version) };
+        self.session.multi(&[guard.clone(), set]).await?;
+        for path in kept {
+            self.unless_gone(guard, vec![Op::Delete { path, version: None }]).await?;
+        }
+        Ok(())
+    }
+
+    /// Each task's znode is deleted together with the setting of its outcome, as when a worker completes it.
+    async fn end(&self, guard: &Op, tasks: &[TaskId], withdrawn: &Withdrawn) -> Result<(), MultiFailure> {
+        let outcome = Outcome::withdrawn(withdrawn).to_json();
+        let committer = Committer::start(self.session.clone(), Some(guard.clone()));
+        let end = |task: &TaskId| {
+            committer.commit(vec![
+                Op::Delete { path: task.path(), version: None },
+                Op::Set { path: task.data_path(), data: outcome.clone(), version: Some(0) },
+            ])
+        };
+        for (task, ended) in tasks.iter().zip(join_all(tasks.iter().map(end)).await) {
+            match ended {
+                Ok(()) => {}
+                Err(CommitError::Guard(refusal)) => {
+                    return Err(MultiFailure { at: Some(0), failure: Failure::Refused(refusal) });
+                }
+                Err(CommitError::SessionOver(cause)) => return Err(Failure::SessionOver(cause).into()),
+                // A task without a payload can have no outcome.
+                Err(CommitError::Refused { at: 1, refusal: Refusal::NoNode, .. }) => {
+                    self.unless_gone(guard, vec![Op::Delete { path: task.path(), version: None }]).await?;
+                }
+                Err(CommitError::Refused { refusal, .. }) => debug!(%task, %refusal, "it has ended already"),
+            }
+        }
+        Ok(())
+    }
+
+    async fn release(&self, guard: &Op, job: &JobId, after: &JobId) -> Result<(), MultiFailure> {
+        let Some((mut record, version)) = self.record(job).await? else { return Ok(()) };
+        record.after.retain(|before| before != after);
+        info!(%job, %after, left = record.after.len(), "released: the job before it has succeeded");
+        let set = Op::Set { path: job.path(), data: record.to_json(), version: Some(version) };
+        self.session.multi(&[guard.clone(), set]).await?;
+        self.unless_gone(guard, vec![Op::Delete { path: after.after_path(job), version: None }]).await?;
+        self.close(guard, after).await // its client may have left it open for this
+    }
+
+    async fn remove(&self, guard: &Op, job: &JobId) -> Result<(), MultiFailure> {
+        let names = self.session.children(&job.data_path()).await?.unwrap_or_default();
+        let committer = Committer::start(self.session.clone(), Some(guard.clone()));
+        let delete = |name: &String| {
+            committer.commit(vec![Op::Delete { path: paths::join(&job.data_path(), name), version: None }])
+        };
+        join_all(names.iter().map(delete)).await;
+        self.close(guard, job).await
+    }
+
+    /// Closes a job, and frees its key, unless something is left in it.
+    pub(super) async fn close(&self, guard: &Op, job: &JobId) -> Result<(), MultiFailure> {
+        let close = [job.data_path(), job.path()].map(|path| Op::Delete { path, version: None });
+        let ops = close.into_iter().chain(self.key_of(job).await?).collect();
+        if self.unless_gone(guard, ops).await? {
+            info!(%job, "closed, for its client");
+        }
+        Ok(())
+    }
+
+    /// Deletes the key that a job has, where it still has it.
+    async fn key_of(&self, job: &JobId) -> Result<Option<Op>, Failure> {
+        let Some(key) = self.record(job).await?.and_then(|(record, _)| record.key) else { return Ok(None) };
+        let path = key_path(&key);
+        let node = self.session.get(&path).await?.filter(|node| node.data == job.as_str().as_bytes());
+        Ok(node.map(|node| Op::Delete { path, version: Some(node.version) }))
+    }
+
+    /// Deletes, unless somebody else has, or something is left in it; whether it was done.
+    async fn unless_gone(&self, guard: &Op, ops: Vec<Op>) -> Result<bool, MultiFailure> {
+        match self.session.multi(&[vec![guard.clone()], ops].concat()).await {
+            Ok(_) => Ok(true),
+            Err(MultiFailure { at: Some(1..), failure: Failure::Refused(Refusal::NoNode | Refusal::NotEmpty) }) => {
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}

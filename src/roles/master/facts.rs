@@ -1,0 +1,139 @@
+//! What the mirrors tell, put into the ledger.
+
+use std::time::Instant;
+
+use tracing::{debug, info, warn};
+
+use super::super::now_ms;
+use super::Standing;
+use super::window::Window;
+use crate::coordination::{Change, Node, paths};
+use crate::records::tree::{self, BelowTasks, TASKS, WORKERS};
+use crate::records::{JobId, JobRecord, TaskId, TaskState, WorkerId, WorkerRecord};
+
+impl Standing {
+    pub(super) fn task_change(&mut self, change: Change) {
+        match change {
+            Change::Snapshot { nodes, answers } => {
+                let (mut jobs, mut tasks, mut clients) = (Vec::new(), Vec::new(), Vec::new());
+                for (path, node) in nodes {
+                    match (tree::below_tasks(&path), node) {
+                        (Ok(BelowTasks::Job(job)), Some(node)) => {
+                            let record = self.job_record(&job, &node);
+                            jobs.push((job, node.czxid, record));
+                        }
+                        (Ok(BelowTasks::Job(_)), None) => {} // every job is read
+                        (Ok(BelowTasks::Client(job, name)), _) => clients.push((job, name)),
+                        (Ok(BelowTasks::Task(task)), None) => tasks.push((task, None)),
+                        (Ok(BelowTasks::Task(task)), Some(node)) => match TaskState::from_json(&node.data) {
+                            Ok(state) => tasks.push((task, Some((node.version, state)))),
+                            Err(error) => self.complain(&task.path(), error),
+                        },
+                        (Err(error), _) => self.complain(&path, error),
+                    }
+                }
+                self.ledger.tasks_are(&jobs, &tasks, &clients);
+                self.refresh.tasks_seen = self.refresh.pending && answers >= self.refresh.tasks;
+                self.finish_refresh();
+            }
+            Change::Created(path, node) | Change::Changed(path, node) => match (tree::below_tasks(&path), node) {
+                (Ok(BelowTasks::Job(job)), Some(node)) => {
+                    let record = self.job_record(&job, &node);
+                    self.ledger.job_is(&job, node.czxid, record.as_ref());
+                }
+                (Ok(BelowTasks::Task(task)), node) => self.task_is(&task, node.as_ref()),
+                (Ok(BelowTasks::Job(_)), None) => {}
+                (Ok(BelowTasks::Client(job, name)), _) => self.ledger.client_is(&job, &name, true),
+                (Err(error), _) => self.complain(&path, error),
+            },
+            Change::Deleted(path) => match tree::below_tasks(&path) {
+                Ok(BelowTasks::Job(job)) => self.ledger.job_gone(&job),
+                Ok(BelowTasks::Client(job, name)) => self.ledger.client_is(&job, &name, false),
+                Ok(BelowTasks::Task(task)) => {
+                    if let Some(worker) = self.ledger.task_gone(&task) {
+                        let now = Instant::now();
+                        self.windows.entry(worker.clone()).or_insert_with(|| Window::new(now)).completed(now);
+                        self.busy.insert(worker);
+                    }
+                }
+                Err(_) => {}
+            },
+            Change::RootGone => warn!(root = TASKS, "a root of the herd was deleted; create it again"),
+        }
+    }
+
+    /// A task was created (not read, at version 0) or changed.
+    fn task_is(&mut self, task: &TaskId, node: Option<&Node>) {
+        let (version, state) = match node.map(|node| (node.version, TaskState::from_json(&node.data))) {
+            None => (0, TaskState::default()),
+            Some((version, Ok(state))) => (version, state),
+            Some((_, Err(error))) => {
+                self.ledger.task_is_malformed(task);
+                return self.complain(&task.path(), error);
+            }
+        };
+        if let Some(worker) = self.ledger.task_is(task, version, &state) {
+            debug!(%worker, %task, "handed back: the worker stops");
+        }
+    }
+
+    pub(super) fn worker_change(&mut self, change: Change) {
+        match change {
+            Change::Snapshot { nodes, answers } => {
+                let workers: Vec<_> =
+                    nodes.iter().filter_map(|(name, node)| self.worker_record(name, node.as_ref()?)).collect();
+                if self.refresh.pending && answers >= self.refresh.workers {
+                    self.refresh.workers_seen = Some(workers);
+                    self.finish_refresh();
+                } else if !self.refresh.pending {
+                    self.ledger.workers_are(&workers, false);
+                }
+            }
+            Change::Created(name, Some(node)) => {
+                if let Some((id, record)) = self.worker_record(&name, &node) {
+                    info!(worker = %id, slots = record.slots, kinds = ?record.kinds, "a worker joined");
+                    self.ledger.worker_is(&id, &record);
+                }
+            }
+            Change::Created(_, None) | Change::Changed(..) => {}
+            Change::Deleted(name) => {
+                if let Ok(worker) = name.parse() {
+                    info!(%worker, "a worker left");
+                    self.worker_gone(&worker);
+                }
+            }
+            Change::RootGone => warn!(root = WORKERS, "a root of the herd was deleted; create it again"),
+        }
+    }
+
+    pub(super) fn worker_gone(&mut self, worker: &WorkerId) {
+        let calm_until_ms = if self.ledger.stops(worker) {
+            None
+        } else {
+            let left = self.ledger.workers().filter(|other| *other != worker).count();
+            self.calm.lost(left, Instant::now()).then(|| now_ms() + self.session.timeout().as_millis() as i64)
+        };
+        if calm_until_ms.is_some() {
+            warn!("more than half of the workers are gone: giving them a session timeout to come back");
+        }
+        self.ledger.worker_gone(worker, calm_until_ms);
+        self.windows.remove(worker);
+        self.busy.remove(worker);
+    }
+
+    fn job_record(&mut self, job: &JobId, node: &Node) -> Option<JobRecord> {
+        JobRecord::from_json(&node.data).map_err(|error| self.complain(&job.path(), error)).ok()
+    }
+
+    fn worker_record(&mut self, name: &str, node: &Node) -> Option<(WorkerId, WorkerRecord)> {
+        let parsed = name.parse().and_then(|id: WorkerId| Ok((id, WorkerRecord::from_json(&node.data)?)));
+        parsed.map_err(|error| self.complain(&paths::join(WORKERS, name), error)).ok()
+    }
+
+    /// Names a malformed znode, once. It is left alone, and nothing else suffers from it.
+    fn complain(&mut self, path: &str, error: String) {
+        if self.complaints.len() < 10_000 && self.complaints.insert(path.to_owned(), error.clone()).is_none() {
+            warn!(path, error, "ignoring a znode that does not follow docs/protocol.md; delete it or repair it");
+        }
+    }
+}

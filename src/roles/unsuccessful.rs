@@ -1,0 +1,31 @@
+//! The end of a task that is not done: its job is marked in the same step, because jobs after it depend on its success.
+
+use crate::coordination::{CommitError, Committer, Failure, Op, Reader, Refusal};
+use crate::records::{JobId, JobRecord};
+
+/// Commits `ops`, which end a task of `job` without success, and marks the job's record where nobody has yet.
+///
+/// Errors: as of [`Committer::commit`]; `at` counts within `ops`.
+pub(super) async fn commit(
+    committer: &Committer,
+    reader: &Reader,
+    job: &JobId,
+    ops: Vec<Op>,
+) -> Result<(), CommitError> {
+    loop {
+        let node = reader.read(job.path()).await.map_err(|failure| match failure {
+            Failure::Refused(refusal) => CommitError::Refused { at: 0, refusal, resent: false },
+            Failure::Unknown(cause) | Failure::SessionOver(cause) => CommitError::SessionOver(cause),
+        })?;
+        let mark = node.and_then(|node| {
+            let record = JobRecord::from_json(&node.data).ok().filter(|record| !record.failed)?;
+            let data = JobRecord { failed: true, ..record }.to_json();
+            Some(Op::Set { path: job.path(), data, version: Some(node.version) })
+        });
+        match committer.commit(ops.iter().cloned().chain(mark).collect()).await {
+            // Somebody else set the record: it is read again.
+            Err(CommitError::Refused { at, refusal: Refusal::BadVersion, .. }) if at == ops.len() => {}
+            done => return done,
+        }
+    }
+}

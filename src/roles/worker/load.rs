@@ -1,0 +1,103 @@
+//! Reading what a task needs, together with what other tasks need.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use futures::future::{BoxFuture, FutureExt, Shared};
+
+use super::Call;
+use crate::coordination::{Failure, Reader};
+use crate::records::{Assignment, JobId, JobRecord, TaskState};
+
+/// The most jobs whose records are kept at hand.
+const JOBS_MAX: usize = 10_000;
+
+/// A job's record, read once however many tasks ask for it.
+type JobRead = Shared<BoxFuture<'static, Result<JobRecord, Trouble>>>;
+
+/// Reads jobs and payloads on one session.
+pub(super) struct Loader {
+    pub(super) reader: Reader,
+    jobs: HashMap<JobId, JobRead>,
+}
+
+/// What is needed to run a task.
+#[derive(Debug, Clone)]
+pub(super) struct Loaded {
+    pub(super) job: JobRecord,
+    pub(super) state: TaskState,
+    pub(super) payload: Vec<u8>,
+    /// The transaction that created the task, and its payload with it.
+    pub(super) czxid: i64,
+}
+
+/// Why a task cannot be run.
+#[derive(Debug, Clone)]
+pub(super) enum Trouble {
+    /// The assignment is over: completed, cancelled or withdrawn.
+    Over,
+    /// The tree holds something that no client of this protocol writes: the task is marked dead.
+    Malformed(String),
+    Failed(Failure),
+}
+
+impl Loader {
+    pub(super) fn new(reader: Reader) -> Self {
+        Loader { reader, jobs: HashMap::new() }
+    }
+
+    /// The job may be gone: its record is read again when it is asked for.
+    pub(super) fn forget(&mut self, job: &JobId) {
+        self.jobs.remove(job);
+    }
+
+    /// Reads what a task needs, together with what other tasks need.
+    pub(super) fn load(&mut self, assignment: Assignment) -> Call<Result<Arc<Loaded>, Trouble>> {
+        if self.jobs.len() >= JOBS_MAX {
+            self.jobs.clear();
+        }
+        let reader = &self.reader;
+        let job = self.jobs.entry(assignment.task.job.clone()).or_insert_with_key(|job| {
+            let (path, read) = (job.path(), reader.read(job.path()));
+            let parse = async move {
+                let node = read.await.map_err(Trouble::Failed)?.ok_or(Trouble::Over)?;
+                JobRecord::from_json(&node.data).map_err(|e| Trouble::Malformed(format!("{path}: {e}")))
+            };
+            parse.boxed().shared()
+        });
+        let (job, task) = (job.clone(), assignment.task.clone());
+        let payload = reader.read(task.data_path());
+        let state = (assignment.version > 0).then(|| reader.read(task.path()));
+        let reader = reader.clone();
+        async move {
+            let loaded = async {
+                let job = job.await?;
+                let state = match state {
+                    None => TaskState::default(),
+                    Some(state) => {
+                        let node = state.await.map_err(Trouble::Failed)?.ok_or(Trouble::Over)?;
+                        TaskState::from_json(&node.data).map_err(Trouble::Malformed)?
+                    }
+                };
+                match payload.await.map_err(Trouble::Failed)? {
+                    Some(node) if node.version == 0 => {
+                        let (payload, czxid) = (node.data, node.czxid);
+                        return Ok(Arc::new(Loaded { job, state, payload, czxid }));
+                    }
+                    Some(_) | None => {}
+                }
+                // Completed or cancelled by now; or there never was a payload, and then the task is still there.
+                match reader.read(task.path()).await.map_err(Trouble::Failed)? {
+                    Some(node) if node.version == assignment.version => {
+                        let path = task.data_path();
+                        Err(Trouble::Malformed(format!("{path} holds no payload at version 0")))
+                    }
+                    Some(_) | None => Err(Trouble::Over),
+                }
+            };
+            let loaded = loaded.await;
+            (assignment, loaded)
+        }
+        .boxed()
+    }
+}
