@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use herdsman::ledger::Ledger;
 use herdsman::plan::{plan, rebalance, tidy};
-use herdsman::records::{Assignment, JobId, JobRecord, Policy, TaskId, TaskState, WorkerId, WorkerRecord};
+use herdsman::records::{
+    Assignment, JobId, JobRecord, OutcomeStatus, Policy, TaskId, TaskState, Withdrawn, WorkerId, WorkerRecord,
+};
 use proptest::prelude::*;
 
 fn job(name: &str) -> JobId {
@@ -205,6 +207,144 @@ fn an_assignment_that_is_over_or_that_two_workers_list_is_adopted_once() {
 }
 
 /// What can happen to a herd, from the leader's point of view.
+
+/// A job's record with what `change` makes of it.
+fn record(change: impl FnOnce(&mut JobRecord)) -> JobRecord {
+    let mut record = kind("k");
+    change(&mut record);
+    record
+}
+
+fn submit(ledger: &mut Ledger, name: &str, czxid: i64, record: &JobRecord, tasks: u32) {
+    ledger.job_is(&job(name), czxid, Some(record));
+    (0..tasks).for_each(|n| drop(ledger.task_is(&job(name).task(n), 0, &TaskState::default())));
+}
+
+#[test]
+fn a_job_of_higher_priority_goes_first_however_young_it_is() {
+    let mut ledger = Ledger::default();
+    submit(&mut ledger, "old", 1, &kind("k"), 3);
+    submit(&mut ledger, "low", 2, &record(|r| r.policy.priority = -1), 3);
+    submit(&mut ledger, "urgent", 3, &record(|r| r.policy.priority = 7), 2);
+    ledger.worker_is(&worker("w"), &runs(6, &["k"]));
+    let order: Vec<String> = lists(&mut ledger)["w"].iter().map(|entry| entry.replace("/000000000", "")).collect();
+    assert_eq!(order, ["urgent0", "urgent1", "old0", "old1", "old2", "low0"]);
+}
+
+#[test]
+fn a_job_goes_only_to_workers_that_have_all_its_tags() {
+    let mut ledger = Ledger::default();
+    submit(&mut ledger, "picky", 1, &record(|r| r.policy.require = vec!["gpu".into(), "eu".into()]), 2);
+    submit(&mut ledger, "any", 2, &kind("k"), 2);
+    let tagged =
+        |tags: &[&str]| WorkerRecord { tags: tags.iter().map(|t| (*t).to_owned()).collect(), ..runs(4, &["k"]) };
+    ledger.worker_is(&worker("plain"), &tagged(&["gpu"]));
+    assert_eq!(lists(&mut ledger)["plain"], ["any/0000000000", "any/0000000001"]);
+    ledger.worker_is(&worker("both"), &tagged(&["eu", "ssd", "gpu"]));
+    assert_eq!(lists(&mut ledger)["both"], ["picky/0000000000", "picky/0000000001"]);
+}
+
+#[test]
+fn a_task_in_backoff_and_a_job_that_is_not_due_wait_for_their_moment_and_hold_nobody_up() {
+    let mut ledger = Ledger::default();
+    ledger.wake(1_000);
+    submit(&mut ledger, "late", 1, &record(|r| r.policy.not_before_ms = Some(3_000)), 1);
+    submit(&mut ledger, "now", 2, &kind("k"), 2);
+    let state = TaskState { not_before_ms: Some(2_000), ..TaskState::default().attempted("w", "exit code 1") };
+    ledger.task_is(&job("now").task(0), 1, &state);
+    ledger.worker_is(&worker("w"), &runs(9, &["k"]));
+    assert_eq!(lists(&mut ledger)["w"], ["now/0000000001"]);
+    ledger.wake(1_999);
+    assert!(lists(&mut ledger).is_empty());
+    ledger.wake(2_000);
+    assert_eq!(lists(&mut ledger)["w"], ["now/0000000001", "now/0000000000@1"]);
+    ledger.wake(3_000);
+    assert_eq!(lists(&mut ledger)["w"].last().map(String::as_str), Some("late/0000000000"));
+    assert_eq!(ledger.counts().waiting, 0);
+}
+
+#[test]
+fn a_withdrawn_job_and_one_that_comes_after_another_are_not_assigned() {
+    let mut ledger = Ledger::default();
+    let reason = Withdrawn { status: OutcomeStatus::Cancelled, reason: "by hand".to_owned() };
+    submit(&mut ledger, "withdrawn", 1, &record(|r| r.withdrawn = Some(reason)), 1);
+    submit(&mut ledger, "later", 2, &record(|r| r.after = vec![job("other")]), 1);
+    ledger.worker_is(&worker("w"), &runs(4, &["k"]));
+    assert!(plan(&mut ledger).is_empty());
+    ledger.job_is(&job("later"), 2, Some(&kind("k"))); // released
+    assert_eq!(lists(&mut ledger)["w"], ["later/0000000000"]);
+}
+
+/// Loses a worker, and does what the plan says: the states that it writes.
+fn lose(ledger: &mut Ledger, name: &str) -> BTreeMap<String, TaskState> {
+    ledger.worker_gone(&worker(name), None);
+    let ended: Vec<_> = plan(ledger).interrupted.into_iter().collect();
+    for (task, ended) in &ended {
+        ledger.task_is(task, ended.version + 1, &ended.state);
+    }
+    ended.into_iter().map(|(task, ended)| (task.n.to_string(), ended.state)).collect()
+}
+
+#[test]
+fn a_task_under_which_two_workers_were_lost_runs_alone_and_is_dead_with_the_third() {
+    let mut ledger = backlog(6);
+    for name in ["w1", "w2"] {
+        ledger.worker_is(&worker(name), &runs(2, &["k"]));
+        assert_eq!(lists(&mut ledger)[name].len(), 2);
+        let states = lose(&mut ledger, name);
+        assert_eq!(states.keys().collect::<Vec<_>>(), ["0", "1"], "those that ran, and no other, are charged");
+    }
+    ledger.worker_is(&worker("w3"), &runs(2, &["k"]));
+    assert_eq!(lists(&mut ledger)["w3"], ["j/0000000000@2"], "alone");
+    ledger.worker_is(&worker("w4"), &runs(2, &["k"]));
+    assert_eq!(lists(&mut ledger)["w4"], ["j/0000000001@2"], "so is the other suspect");
+    let states = lose(&mut ledger, "w3");
+    let dead = &states["0"];
+    assert_eq!((states.len(), dead.dead, dead.crashes, dead.history.len()), (1, true, 3, 3));
+    ledger.task_gone(&job("j").task(1)); // its neighbour of old was innocent
+    assert_eq!(lists(&mut ledger)["w4"].len(), 2, "and the others are not kept apart");
+    assert_eq!(ledger.counts().dead, 1);
+}
+
+#[test]
+fn where_no_worker_is_idle_one_is_given_nothing_more_so_that_a_suspect_can_run_alone() {
+    let mut ledger = backlog(9);
+    ledger.worker_is(&worker("w1"), &runs(1, &["k"]));
+    plan(&mut ledger);
+    lose(&mut ledger, "w1");
+    ledger.worker_is(&worker("w2"), &runs(1, &["k"]));
+    plan(&mut ledger);
+    ledger.worker_is(&worker("busy"), &runs(2, &["k"]));
+    plan(&mut ledger);
+    lose(&mut ledger, "w2"); // for the second time
+    ledger.set_window(&worker("busy"), 9);
+    assert!(lists(&mut ledger).is_empty(), "the only worker is to become empty");
+    ledger.task_gone(&job("j").task(1));
+    assert!(lists(&mut ledger).is_empty());
+    ledger.task_gone(&job("j").task(2));
+    assert_eq!(lists(&mut ledger)["busy"], ["j/0000000000@2"]);
+    ledger.task_gone(&job("j").task(0));
+    assert!(lists(&mut ledger)["busy"].len() > 1, "as before");
+}
+
+#[test]
+fn in_a_storm_of_lost_workers_no_task_is_charged_and_none_assigned_again_before_its_end() {
+    let mut ledger = backlog(3);
+    ledger.wake(1_000);
+    ledger.worker_is(&worker("w"), &runs(2, &["k"]));
+    ledger.set_window(&worker("w"), 3);
+    plan(&mut ledger);
+    ledger.worker_gone(&worker("w"), Some(5_000));
+    for (task, ended) in plan(&mut ledger).interrupted {
+        assert_eq!((ended.state.crashes, ended.state.attempt, ended.state.not_before_ms), (0, 1, Some(5_000)));
+        ledger.task_is(&task, ended.version + 1, &ended.state);
+    }
+    ledger.worker_is(&worker("w2"), &runs(4, &["k"]));
+    assert!(plan(&mut ledger).is_empty());
+    ledger.wake(5_000);
+    assert_eq!(lists(&mut ledger)["w2"].len(), 3);
+}
+
 #[derive(Debug, Clone)]
 enum Event {
     Job(u8),
