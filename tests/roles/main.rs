@@ -5,4 +5,5 @@ mod support;
 
 mod client;
 mod master;
+mod policy;
 mod worker;

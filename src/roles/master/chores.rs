@@ -49,12 +49,12 @@ impl Standing {
             return Ok(());
         }
         info!(%job, status = ?withdrawn.status, reason = withdrawn.reason, "withdrawing");
-        let kept: Vec<String> = record.after.iter().map(|before| before.after_path(job)).collect();
-        let record = JobRecord { sealed: true, withdrawn: Some(withdrawn), ..record };
+        let kept = record.after.clone();
+        let record = JobRecord { sealed: true, failed: true, withdrawn: Some(withdrawn), ..record };
         let set = Op::Set { path: job.path(), data: record.to_json(), version: Some(version) };
         self.session.multi(&[guard.clone(), set]).await?;
-        for path in kept {
-            self.unless_gone(guard, vec![Op::Delete { path, version: None }]).await?;
+        for before in kept {
+            self.let_go(guard, &before, job).await?;
         }
         Ok(())
     }
@@ -92,8 +92,16 @@ impl Standing {
         info!(%job, %after, left = record.after.len(), "released: the job before it has succeeded");
         let set = Op::Set { path: job.path(), data: record.to_json(), version: Some(version) };
         self.session.multi(&[guard.clone(), set]).await?;
-        self.unless_gone(guard, vec![Op::Delete { path: after.after_path(job), version: None }]).await?;
-        self.close(guard, after).await // its client may have left it open for this
+        self.let_go(guard, after, job).await
+    }
+
+    /// A job is kept no more for a later one; its client may have left it open for that.
+    async fn let_go(&self, guard: &Op, job: &JobId, later: &JobId) -> Result<(), MultiFailure> {
+        self.unless_gone(guard, vec![Op::Delete { path: job.after_path(later), version: None }]).await?;
+        if self.record(job).await?.is_some_and(|(record, _)| record.sealed) {
+            self.close(guard, job).await?;
+        }
+        Ok(())
     }
 
     async fn remove(&self, guard: &Op, job: &JobId) -> Result<(), MultiFailure> {
