@@ -10,6 +10,8 @@ use crate::records::{Assignment, TaskId, WorkerId, WorkerRecord};
 
 /// The most tasks that one plan assigns: what one multi carries comfortably.
 pub const ASSIGNED_MAX: usize = 2000;
+/// For how many suspects of a job a place is looked for at a time.
+const SUSPECTS_TRIED: usize = 16;
 /// The most tasks that one plan moves.
 const MOVED_MAX: usize = 64;
 
@@ -39,8 +41,9 @@ impl Plan {
 ///    slots up to each worker's window: the tasks on their way (Little's law), a good part of it at a time.
 ///    Jobs of the highest priority go first; of these the one with the fewest tasks assigned, then the oldest; and of a
 ///    job the task with the lowest number.
-/// 2. A task that one more lost worker ends, a *suspect*, goes to a worker with an empty list, which is given nothing else
-///    meanwhile: if that worker is lost too, it was this task. Where no list is empty, one worker is given nothing more.
+/// 2. A *suspect*, a task under which a worker was lost, goes to an idle slot and never beyond; one that the next lost
+///    worker ends goes to an empty list, and is alone there. So it becomes known which task it was. Where there is no such
+///    place, one worker is given nothing else until no suspect waits.
 /// 3. Attempts that ended with their worker are ended in the tree.
 ///
 /// Takes O(tasks assigned x log workers); the backlog does not matter.
@@ -103,7 +106,7 @@ fn assign(ledger: &mut Ledger, written: &mut BTreeSet<WorkerId>) -> usize {
         };
         let job = ledger.jobs.get_mut(&key).expect("it has its turn");
         job.unwait(n);
-        let entry = Entry { job: key, n, version: job.version(n), suspect: job.is_suspect(n) };
+        let entry = Entry { job: key, n, version: job.version(n), alone: job.is_on_its_last_life(n) };
         ledger.hold(&worker, entry);
         written.insert(worker);
         assigned += 1;
@@ -121,20 +124,21 @@ fn next_waiting(ledger: &Ledger, key: JobKey, needs: &Needs) -> Option<(u32, Wor
 }
 
 fn next_suspect(ledger: &mut Ledger, key: JobKey, needs: &Needs) -> Option<(u32, WorkerId)> {
-    let n = *ledger.jobs[&key].suspects.first()?;
-    let open = ledger.open.iter().map(|(_, id)| id);
-    let may = |id: &&WorkerId| {
-        let worker = &ledger.workers[*id];
-        worker.list.is_empty() && !worker.stops && needs.met_by(&worker.record)
+    let job = &ledger.jobs[&key];
+    let place = |n: u32| {
+        let may = |id: &&WorkerId| {
+            let worker = &ledger.workers[*id];
+            let room = if job.is_on_its_last_life(n) { worker.list.is_empty() } else { worker.has_idle_slot() };
+            room && !worker.stops && needs.met_by(&worker.record)
+        };
+        ledger.reserved.iter().chain(ledger.open.iter().map(|(_, id)| id)).find(may).cloned()
     };
-    let found = ledger.reserved.iter().chain(open).find(may).cloned();
-    if found.is_none() && ledger.reserved.is_none() {
+    let found = job.suspects.iter().take(SUSPECTS_TRIED).find_map(|n| Some((*n, place(*n)?)));
+    if found.is_none() && !job.suspects.is_empty() && ledger.reserved.is_none() {
         let emptiest = most_idle(ledger, needs, |_| true);
         ledger.reserve(emptiest);
-    } else if found.is_some() && found == ledger.reserved {
-        ledger.reserve(None);
     }
-    Some((n, found?))
+    found
 }
 
 fn most_idle(ledger: &Ledger, needs: &Needs, suits: impl Fn(&Worker) -> bool) -> Option<WorkerId> {
@@ -158,7 +162,7 @@ fn move_tasks(
             }
             let entry = entry.clone();
             let Some(needs) = ledger.jobs.get(&entry.job).and_then(|job| job.needs.clone()) else { break };
-            let suits = |to: &Worker| to.has_idle_slot() && !entry.suspect;
+            let suits = |to: &Worker| to.has_idle_slot() && !entry.alone;
             let Some(to) = most_idle(ledger, &needs, suits) else { break };
             ledger.release(entry.job, entry.n);
             ledger.hold(&to, entry);

@@ -292,6 +292,80 @@ async fn settled_what_waits_or_runs_at_the_end_was_lost_sight_of() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn too_soon_what_is_dead_in_backoff_delayed_or_waits_for_another_job_is_not_assigned() {
+    let (stage, leader, _worker) = Stage::new("soon").await;
+    let later = i64::MAX / 2;
+    let backoff = format!(r#"{{"attempt":1,"not_before_ms":{later}}}"#);
+    let delayed = format!(r#"{{"kind":"echo","policy":{{"not_before_ms":{later}}}}}"#);
+    let version = |n: u32| format!(r#""j-1/0000000000@{n}""#);
+    let steps = [
+        (TASK, backoff.as_str(), version(1), "a moment"),
+        (TASK, r#"{"attempt":1,"dead":true}"#, version(2), "it is dead"),
+        (TASK, "", version(3), ""),
+        ("/tasks/j-1", delayed.as_str(), version(3), "a moment"),
+        ("/tasks/j-1", r#"{"kind":"echo","after":["j-0"]}"#, version(3), "its job waits for j-0"),
+    ];
+    let mut broken = 0;
+    for (path, data, entry, reason) in steps {
+        stage.all(&[set(path, data)]).await;
+        assign(&leader, "w-1", &entry).await;
+        assign(&leader, "w-1", "").await;
+        broken += usize::from(!reason.is_empty());
+        let violations = stage.audit().violations;
+        assert_eq!(violations.len(), broken, "{violations:?}");
+        assert!(violations.iter().all(|violation| violation.rule == "too-soon"));
+        assert!(violations.last().is_some_and(|v| v.what.contains(reason)), "{violations:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unmarked_a_task_that_fails_marks_its_job_and_one_is_aborted_only_with_its_job() {
+    let (stage, _leader, worker) = Stage::new("unmarked").await;
+    let failed = OUTCOME.replace("done", "failed");
+    worker.multi(&[check("/workers/w-1"), delete(TASK), set(DATA, &failed)]).await.expect("completed");
+    assert_eq!(stage.broken(), ["unmarked"]);
+
+    let (stage, _leader, _worker) = Stage::new("marked").await;
+    let cancelled = r#"{"status":"cancelled","error":"by hand"}"#;
+    let mark = set("/tasks/j-1", r#"{"kind":"echo","failed":true}"#);
+    stage.all(&[delete(TASK), set(DATA, cancelled), mark]).await;
+    assert_eq!(stage.broken(), [""; 0], "anybody cancels, and says so");
+    assert_eq!(stage.audit().figures.cancelled, 1);
+    stage.all(&[create("/data/j-1/0000000001", "x"), create("/tasks/j-1/0000000001", "")]).await;
+    let aborted = set("/data/j-1/0000000001", r#"{"status":"aborted","error":"no reason"}"#);
+    stage.all(&[delete("/tasks/j-1/0000000001"), aborted]).await;
+    assert_eq!(stage.broken(), ["unmarked"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_job_is_not_released_before_the_other_has_succeeded() {
+    let (stage, _leader, worker) = Stage::new("after").await;
+    let waits = r#"{"kind":"echo","after":["j-1"]}"#;
+    for later in ["j-2", "j-3"] {
+        stage.all(&[create(&format!("/tasks/{later}"), waits), create(&format!("/data/{later}"), "")]).await;
+    }
+    complete(&worker).await;
+    stage.all(&[set("/tasks/j-1", r#"{"kind":"echo","sealed":true}"#)]).await;
+    stage.all(&[set("/tasks/j-2", r#"{"kind":"echo"}"#)]).await;
+    assert_eq!(stage.broken(), [""; 0]);
+    stage.all(&[set("/tasks/j-1", r#"{"kind":"echo","sealed":true,"failed":true}"#)]).await;
+    stage.all(&[set("/tasks/j-3", r#"{"kind":"echo"}"#)]).await;
+    assert_eq!(stage.broken(), ["after"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn key_two_jobs_that_have_not_ended_do_not_share_one() {
+    let (stage, _leader, worker) = Stage::new("key").await;
+    let keyed = r#"{"kind":"echo","key":"k"}"#;
+    stage.all(&[set("/tasks/j-1", r#"{"kind":"echo","key":"k","sealed":true}"#)]).await;
+    complete(&worker).await;
+    stage.all(&[create("/tasks/j-2", keyed), create("/data/j-2", ""), create("/data/@k", "j-2")]).await;
+    assert_eq!(stage.broken(), [""; 0], "the first one has ended");
+    stage.all(&[create("/tasks/j-3", keyed), create("/data/j-3", "")]).await;
+    assert_eq!(stage.broken(), ["key"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn leftovers_of_a_closed_job_are_named_and_so_is_a_job_that_comes_back() {
     let (stage, _leader, worker) = Stage::new("leftovers").await;
     complete(&worker).await;

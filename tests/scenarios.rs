@@ -58,6 +58,11 @@ fn scenario_worker_killed_and_only_the_timeout_tells() {
 }
 
 #[test]
+fn scenario_poison() {
+    passes("poison");
+}
+
+#[test]
 fn scenario_leader_killed_and_only_the_timeout_tells() {
     passes("leader-killed");
 }

@@ -35,7 +35,7 @@ pub(crate) struct Job {
     pub(crate) record: Option<JobRecord>,
     pub(crate) needs: Option<Arc<Needs>>,
     pub(crate) waiting: BTreeSet<u32>,
-    /// Tasks that wait, and that one more lost worker ends: each is run by a worker that runs nothing else.
+    /// Tasks that wait, and under which a worker was lost before.
     pub(crate) suspects: BTreeSet<u32>,
     /// Tasks that wait for a moment, in milliseconds since 1970.
     pub(crate) deferred: HashMap<u32, i64>,
@@ -86,11 +86,22 @@ impl Job {
         self.attempted.get(&n).map(|attempted| attempted.state.clone()).unwrap_or_default()
     }
 
-    /// Whether workers were lost under the task so often that once more is the last time.
+    /// Whether a worker was lost under the task, and that is counted.
     pub(crate) fn is_suspect(&self, n: u32) -> bool {
-        let limit = || self.record.as_ref().map_or(0, |record| record.policy.crash_limit);
-        let crashes = self.attempted.get(&n).map_or(0, |attempted| attempted.state.crashes);
-        crashes > 0 && limit() > 0 && crashes + 1 >= limit()
+        self.crash_limit() > 0 && self.crashes(n) > 0
+    }
+
+    /// Whether one more lost worker ends the task.
+    pub(crate) fn is_on_its_last_life(&self, n: u32) -> bool {
+        self.is_suspect(n) && self.crashes(n) + 1 >= self.crash_limit()
+    }
+
+    pub(super) fn crash_limit(&self) -> u32 {
+        self.record.as_ref().map_or(0, |record| record.policy.crash_limit)
+    }
+
+    fn crashes(&self, n: u32) -> u32 {
+        self.attempted.get(&n).map_or(0, |attempted| attempted.state.crashes)
     }
 
     /// The task waits from now on.

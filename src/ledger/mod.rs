@@ -46,7 +46,7 @@ pub struct Ledger {
     sleeping: BTreeSet<(i64, JobKey)>,
     /// Workers that are being refilled, the one with the most idle slots first.
     pub(crate) open: BTreeSet<(i64, WorkerId)>,
-    /// The worker that is given nothing more until it can run a suspect alone.
+    /// The worker that is given nothing but suspects, while some wait.
     pub(crate) reserved: Option<WorkerId>,
     /// Workers whose list is longer than their window.
     pub(crate) over: BTreeSet<WorkerId>,

@@ -16,9 +16,8 @@ const REFILL_SHARE: usize = 4;
 pub(crate) struct Worker {
     pub(crate) record: WorkerRecord,
     pub(crate) list: BTreeMap<Place, Entry>,
-    /// How many entries are suspects. Such a task is alone in a list, so that it is known which task it was if this worker
-    /// is lost too.
-    pub(crate) suspects: usize,
+    /// How many entries are to be alone in the list: none or one.
+    pub(crate) alone: usize,
     /// The longest that the list may become: its slots and what is on its way there and back.
     pub(crate) window: usize,
     /// Whether it is given tasks: from when it has an idle slot, or room for a good part of what may be under way, until
@@ -33,8 +32,8 @@ pub(crate) struct Entry {
     pub(crate) job: JobKey,
     pub(crate) n: u32,
     pub(crate) version: i32,
-    /// Whether one more lost worker is the last for the task.
-    pub(crate) suspect: bool,
+    /// Whether it is to be alone in the list, because one more lost worker ends the task: then it is known that it was it.
+    pub(crate) alone: bool,
 }
 
 impl Worker {
@@ -49,7 +48,7 @@ impl Worker {
     }
 
     pub(crate) fn has_idle_slot(&self) -> bool {
-        self.list.len() < self.record.slots as usize && self.suspects == 0
+        self.list.len() < self.record.slots as usize && self.alone == 0
     }
 }
 
@@ -71,7 +70,7 @@ impl Ledger {
         }
         let window = record.slots as usize;
         let (list, record_now) = (BTreeMap::new(), record.clone());
-        let worker = Worker { record: record_now, list, suspects: 0, window, refilling: false, stops: false };
+        let worker = Worker { record: record_now, list, alone: 0, window, refilling: false, stops: false };
         self.workers.insert(id.clone(), worker);
         let (assignments, errors) = record.assignments();
         let entries = assignments.len();
@@ -90,14 +89,14 @@ impl Ledger {
         if job.version(*n) != assignment.version || !job.unwait(*n) {
             return false;
         }
-        let suspect = job.is_suspect(*n);
-        self.hold(id, Entry { job: key, n: *n, version: assignment.version, suspect });
+        let alone = job.is_on_its_last_life(*n);
+        self.hold(id, Entry { job: key, n: *n, version: assignment.version, alone });
         self.refresh_ready(key);
         true
     }
 
-    /// A worker is gone, and its assignments with it. What it may have been running (the first entries of its list, one
-    /// for each slot) becomes an interrupted attempt; the rest waits again at once.
+    /// A worker is gone, and its assignments with it. All of them become interrupted attempts: beyond its slots a list holds
+    /// only what is done fast, and how far that had come nobody can tell. Of one that stops they wait again at once.
     ///
     /// An interrupted attempt is charged to its task as a crash; it cannot be known which task it was, unless it ran alone.
     /// With `calm_until_ms` workers are lost for a reason of their own: nothing is
@@ -107,25 +106,22 @@ impl Ledger {
         self.open.retain(|(_, other)| other != id);
         self.over.remove(id);
         self.stale.remove(id);
-        let running = if worker.stops { 0 } else { worker.record.slots as usize };
         self.reserved.take_if(|reserved| reserved == id);
-        for (at, entry) in worker.list.values().enumerate() {
+        for entry in worker.list.values() {
             let Some(job) = self.jobs.get_mut(&entry.job) else { continue };
             job.held.remove(&entry.n);
-            if at < running {
-                let mut state = job.state(entry.n).attempted(id.as_str(), "its worker was lost");
-                state.not_before_ms = calm_until_ms;
-                if calm_until_ms.is_none() {
-                    state.crashes += 1;
-                    let limit = job.record.as_ref().map_or(0, |record| record.policy.crash_limit);
-                    state.dead = limit > 0 && state.crashes >= limit;
-                }
-                self.interrupted.insert(job.id.task(entry.n), Interrupted { version: entry.version, state });
-            } else if let Some(at_ms) = calm_until_ms.filter(|at_ms| *at_ms > self.clock_ms) {
-                self.defer(entry.job, entry.n, at_ms);
-            } else {
+            if worker.stops {
                 job.wait(entry.n);
+                self.refresh_ready(entry.job);
+                continue;
             }
+            let mut state = job.state(entry.n).attempted(id.as_str(), "its worker was lost");
+            state.not_before_ms = calm_until_ms;
+            if calm_until_ms.is_none() {
+                state.crashes += 1;
+                state.dead = job.crash_limit() > 0 && state.crashes >= job.crash_limit();
+            }
+            self.interrupted.insert(job.id.task(entry.n), Interrupted { version: entry.version, state });
             self.refresh_ready(entry.job);
         }
     }
@@ -175,7 +171,7 @@ impl Ledger {
         self.workers.get(id).map(|worker| (worker.record.slots as usize, worker.list.len()))
     }
 
-    /// Gives a worker nothing more until its list is empty: it is to run a suspect, alone. One worker at a time, or none.
+    /// Gives a worker nothing but suspects. One worker at a time, or none.
     pub(crate) fn reserve(&mut self, id: Option<WorkerId>) {
         let before = std::mem::replace(&mut self.reserved, id);
         for id in before.into_iter().chain(self.reserved.clone()) {
@@ -191,7 +187,7 @@ impl Ledger {
             job.held.insert(entry.n, (id.clone(), place));
         }
         if let Some(worker) = self.workers.get_mut(id) {
-            worker.suspects += usize::from(entry.suspect);
+            worker.alone += usize::from(entry.alone);
             worker.list.insert(place, entry);
         }
         self.refresh_load(id);
@@ -202,7 +198,7 @@ impl Ledger {
         let (id, place) = self.jobs.get_mut(&job)?.held.remove(&n)?;
         let worker = self.workers.get_mut(&id)?;
         let entry = worker.list.remove(&place);
-        worker.suspects -= usize::from(entry.is_some_and(|entry| entry.suspect));
+        worker.alone -= usize::from(entry.is_some_and(|entry| entry.alone));
         self.stale.insert(id.clone());
         self.refresh_load(&id);
         Some(id)
@@ -218,7 +214,7 @@ impl Ledger {
             self.open.remove(&(load, id.clone()));
         }
         let reserved = self.reserved.as_ref() == Some(id);
-        if !worker.stops && worker.refilling && worker.suspects == 0 && !reserved {
+        if !worker.stops && worker.refilling && worker.alone == 0 && !reserved {
             self.open.insert((length - slots, id.clone()));
         }
         if worker.list.len() > worker.window {

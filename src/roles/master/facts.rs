@@ -107,7 +107,8 @@ impl Standing {
     }
 
     pub(super) fn worker_gone(&mut self, worker: &WorkerId) {
-        let calm_until_ms = if self.ledger.stops(worker) {
+        // It is heard of twice where a write to it was refused before.
+        let calm_until_ms = if self.ledger.stops(worker) || self.ledger.load(worker).is_none() {
             None
         } else {
             let left = self.ledger.workers().filter(|other| *other != worker).count();

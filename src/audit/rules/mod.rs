@@ -11,15 +11,21 @@
 //! | `payload` | a payload comes and goes with its task, and nobody overwrites it |
 //! | `sealed` | a sealed job gets no more tasks, and its record counts those that it got |
 //! | `leftovers` | a job is closed with nothing left in it, and never opened again |
+//! | `too-soon` | nothing is assigned that is dead, in backoff or delayed, or whose job waits for another |
+//! | `unmarked` | a task that ends without success marks its job; only a withdrawn job's tasks are aborted |
+//! | `after` | a job is released from one before it only when that has ended, every task of it done |
+//! | `key` | of the jobs with one key, one at most has not ended |
 //! | `settled` | no task waits or runs at the end; only where that is demanded |
+
+mod policy;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use super::Ending;
-use super::log::{History, Record};
-use super::replay::{Effect, Tree};
-use super::txn::{Body, NO_NODE, Op};
-use super::verdict::{Figures, Leader, Life, Span, SpanEnd, Verdict, Violation};
+use crate::audit::Ending;
+use crate::audit::log::{History, Record};
+use crate::audit::replay::{Effect, Tree};
+use crate::audit::txn::{Body, NO_NODE, Op};
+use crate::audit::verdict::{Figures, Leader, Life, Span, SpanEnd, Verdict, Violation};
 use crate::coordination::paths;
 use crate::records::tree::{BelowTasks, DATA, MASTER, TASKS, WORKERS, below_tasks};
 use crate::records::{Assignment, JobId, JobRecord, Outcome, OutcomeStatus, TaskId, TaskState, WorkerRecord};
@@ -257,6 +263,7 @@ impl Rules {
             self.figures.assignments += 1;
             self.holders.entry(new.clone()).or_default().insert(name.to_owned());
             self.assigned_ms.insert((name.to_owned(), new.clone()), now);
+            self.may_be_assigned(new, record);
         }
         if !matches!(effect, Effect::Deleted(..)) {
             self.lists.insert(name.to_owned(), list);
@@ -284,11 +291,15 @@ impl Rules {
                     self.broken("leftovers", format!("job {job} was opened a second time"), record);
                 }
                 self.look_whether_sealed(job, record);
+                self.has_the_key_alone(job, record);
             }
             Effect::Deleted(..) if self.tree.get(&job.data_path()).is_some() => {
                 self.broken("leftovers", format!("job {job} was closed, but {} is left", job.data_path()), record);
             }
-            Effect::Set(..) => self.look_whether_sealed(job, record),
+            Effect::Set(_, before) => {
+                self.look_whether_sealed(job, record);
+                self.is_released_rightly(job, before, record);
+            }
             Effect::Deleted(..) => {}
         }
     }
@@ -362,6 +373,9 @@ impl Rules {
             if matches!(status, Ok(OutcomeStatus::Done | OutcomeStatus::Failed)) && !by_worker {
                 self.broken("commit", format!("{task} was completed by a session without a worker"), record);
             }
+            if let Ok(status) = status {
+                self.is_marked(task, status, record);
+            }
             match status {
                 Ok(OutcomeStatus::Done) => self.figures.done += 1,
                 Ok(OutcomeStatus::Failed) => self.figures.failed += 1,
@@ -387,7 +401,7 @@ impl Rules {
         let mut twice = Vec::new();
         for assignment in self.lists_set(record).iter().filter_map(|name| self.lists.get(name)).flatten() {
             let holders = &self.holders[assignment];
-            let holds = |node: &super::replay::Znode| node.version == assignment.version;
+            let holds = |node: &crate::audit::replay::Znode| node.version == assignment.version;
             if holders.len() > 1 && self.tree.get(&assignment.task.path()).is_some_and(holds) {
                 twice.push(format!("{assignment} is assigned to {}", Vec::from_iter(holders.clone()).join(" and ")));
             }
@@ -424,12 +438,8 @@ impl Rules {
                 None => vanished.push(task.clone()),
             }
         }
-        let forgotten: Vec<String> = self
-            .tree
-            .children(DATA)
-            .filter(|(job, _)| self.tree.get(&paths::join(TASKS, job)).is_none())
-            .map(|(job, _)| job.to_owned())
-            .collect();
+        let jobs = self.tree.children(DATA).filter_map(|(name, _)| name.parse::<JobId>().ok());
+        let forgotten: Vec<JobId> = jobs.filter(|job| self.tree.get(&job.path()).is_none()).collect();
         for (at, what) in unsettled {
             self.broken("settled", what, &history.records[at]);
         }
@@ -438,7 +448,7 @@ impl Rules {
                 self.broken("one-end", format!("task {task} is gone, and nothing in the log ended it"), last);
             }
             for job in forgotten {
-                self.broken("leftovers", format!("{} is left without a job", paths::join(DATA, &job)), last);
+                self.broken("leftovers", format!("{} is left without a job", job.data_path()), last);
             }
         }
         for at in 1..self.leaders.len() {
