@@ -206,8 +206,6 @@ fn an_assignment_that_is_over_or_that_two_workers_list_is_adopted_once() {
     assert_eq!(held, 1);
 }
 
-/// What can happen to a herd, from the leader's point of view.
-
 /// A job's record with what `change` makes of it.
 fn record(change: impl FnOnce(&mut JobRecord)) -> JobRecord {
     let mut record = kind("k");
@@ -342,6 +340,7 @@ fn in_a_storm_of_lost_workers_no_task_is_charged_and_none_assigned_again_before_
     assert_eq!(lists(&mut ledger)["w2"].len(), 3);
 }
 
+/// What can happen to a herd, from the leader's point of view.
 #[derive(Debug, Clone)]
 enum Event {
     Job(u8),

@@ -138,6 +138,13 @@ pub struct Figures {
     pub torn: usize,
 }
 
+impl Figures {
+    /// Tasks that have ended, however.
+    pub fn ended(&self) -> usize {
+        self.done + self.failed + self.cancelled + self.aborted
+    }
+}
+
 impl Verdict {
     /// As text for people.
     pub fn text(&self) -> String {

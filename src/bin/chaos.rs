@@ -10,7 +10,7 @@ use herdsman::faults::chaos::{self, Chaos, Outcome};
 use herdsman::shutdown::Shutdown;
 use rand::RngExt;
 
-/// Runs 3 masters, 4 workers, 3 clients and 3 ZooKeeper servers under faults, heals, and judges.
+/// Runs 3 masters, 4 workers, 5 clients and 3 ZooKeeper servers under faults, heals, and judges.
 #[derive(Debug, Parser)]
 #[command(version, about)]
 struct Args {
@@ -89,8 +89,16 @@ fn report(outcome: &Outcome) -> Exit {
     for (fault, count) in &outcome.faults {
         println!("              {count:4}  {fault}");
     }
-    let committed = figures.done + figures.failed;
-    println!("tasks         {} submitted, {committed} committed, {} executed", figures.submitted, outcome.executions);
+    println!(
+        "tasks         {} submitted, {} ended, {} executed",
+        figures.submitted,
+        figures.ended(),
+        outcome.executions
+    );
+    println!(
+        "              {} done, {} failed, {} cancelled or forgotten when dead, {} aborted",
+        figures.done, figures.failed, figures.cancelled, figures.aborted
+    );
     let takeovers: Vec<i64> = outcome.verdict.leaders.iter().filter_map(|leader| leader.takeover_ms).collect();
     let mut sorted = takeovers.clone();
     sorted.sort_unstable();

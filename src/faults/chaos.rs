@@ -16,12 +16,14 @@ use super::herd::{Process, Servers};
 use super::schedule::{Fault, Injection, Target, draw};
 use crate::audit::{Ending, SpanEnd, Verdict, audit};
 use crate::coordination::{ConnectString, SessionConfig};
-use crate::roles::client::{Client, view};
+use crate::roles::client::{Client, ClientError, Selected, view};
 use crate::shutdown::Shutdown;
 
 const MASTERS: usize = 3;
 const WORKERS: usize = 4;
+/// Clients whose tasks go well, and clients whose tasks do not.
 const CLIENTS: usize = 3;
+const MIXED: usize = 2;
 const SERVERS: usize = 3;
 /// How long everything may take to end after healing.
 const END_WITHIN: Duration = Duration::from_secs(120);
@@ -75,7 +77,7 @@ impl Outcome {
 ///
 /// Errors: where processes or servers cannot be started.
 pub async fn run(chaos: &Chaos, shutdown: &Shutdown) -> anyhow::Result<Option<Outcome>> {
-    let schedule = draw(chaos.seed, chaos.run, chaos.timeout, MASTERS + WORKERS + CLIENTS, SERVERS);
+    let schedule = draw(chaos.seed, chaos.run, chaos.timeout, MASTERS + WORKERS + CLIENTS + MIXED, SERVERS);
     let servers = Servers::start(&chaos.scenarios, &chaos.work.join("zookeeper"), SERVERS).await?;
     let outcome = tokio::select! {
         outcome = run_on(chaos, &schedule, &servers) => outcome.map(Some),
@@ -149,6 +151,12 @@ async fn herd(chaos: &Chaos, servers: &Servers) -> anyhow::Result<Vec<Process>> 
             ["submit", "--job", &job, "--kind", "exec", "--count", "40", "--rate", rate, "--wait", "-o", "quiet"];
         herd.push(new("client", &name, &text(&[&args[..], &["--", &witness, seconds, &file]].concat())).await?);
     }
+    for n in 1..=MIXED {
+        let name = format!("x{n}");
+        let script = chaos.scenarios.join("mixed").display().to_string();
+        let bin = chaos.bin.display().to_string();
+        herd.push(new(&script, &name, &text(&[&bin, &file, &name, "{starts}"])).await?);
+    }
     Ok(herd)
 }
 
@@ -160,7 +168,7 @@ fn ensure(herd: &mut [Process], timeout: Duration) -> anyhow::Result<()> {
 async fn end(chaos: &Chaos, herd: &mut [Process], servers: &Servers) -> Result<(), String> {
     let deadline = Instant::now() + END_WITHIN;
     let left = || deadline.saturating_duration_since(Instant::now());
-    for client in herd.iter_mut().filter(|process| process.name.starts_with('c')) {
+    for client in herd.iter_mut().filter(|process| process.name.starts_with(['c', 'x'])) {
         if !client.ended(left()).await {
             return Err(format!("{} has not received its outcomes {END_WITHIN:?} after healing", client.name));
         }
@@ -194,10 +202,17 @@ async fn collect(chaos: &Chaos, servers: &Servers) -> anyhow::Result<()> {
         for job in herd.jobs {
             let id = job.id.parse().map_err(anyhow::Error::msg)?;
             // Sealing it first, so that waiting has an end.
-            client.results(&id, false, true, |_| {}).await.with_context(|| format!("collecting {id}"))?;
-            match client.wait(&id, |_| {}).await {
-                Ok(_) => drop(client.results(&id, false, true, |_| {}).await),
-                Err(crate::roles::client::ClientError::NotFound(_)) => {}
+            match client.results(&id, false, true, |_| {}).await {
+                Ok(_) | Err(ClientError::NotFound(_)) => {}
+                Err(error) => return Err(error).with_context(|| format!("collecting {id}")),
+            }
+            let whole = Selected { job: id, tasks: None };
+            let forgotten = match client.wait(&whole.job, |_| {}).await {
+                Ok(_) => client.forget(&whole).await.map(drop), // dead tasks too
+                Err(error) => Err(error),
+            };
+            match forgotten {
+                Ok(()) | Err(ClientError::NotFound(_)) => {}
                 Err(error) => return Err(error.into()),
             }
         }
@@ -217,9 +232,9 @@ fn longest_stall(verdict: &Verdict, healed_ms: i64) -> Duration {
 
 fn judge(verdict: &Verdict, longest_stall: Duration, timeout: Duration) -> Result<(), String> {
     let figures = &verdict.figures;
-    let ended = figures.done + figures.failed;
+    let ended = figures.ended();
     if figures.outstanding > 0 || ended != figures.submitted {
-        return Err(format!("{} tasks submitted, {ended} completed", figures.submitted));
+        return Err(format!("{} tasks submitted, {ended} ended", figures.submitted));
     }
     if longest_stall > timeout + STALL {
         return Err(format!("nothing was committed for {longest_stall:?} after healing"));
@@ -234,7 +249,7 @@ fn now_ms() -> i64 {
 
 /// The schedule as text, a line a fault.
 pub fn describe(seed: u64, run: Duration, timeout: Duration) -> String {
-    let names: Vec<String> = [('m', MASTERS), ('w', WORKERS), ('c', CLIENTS)]
+    let names: Vec<String> = [('m', MASTERS), ('w', WORKERS), ('c', CLIENTS), ('x', MIXED)]
         .iter()
         .flat_map(|(letter, count)| (1..=*count).map(move |n| format!("{letter}{n}")))
         .collect();

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::{Child, Command};
 
 use super::line::{Line, MULTI};
@@ -73,6 +73,7 @@ impl Process {
             .stdout(append(&self.log.with_extension("out"))?)
             .stderr(append(&self.log)?)
             .kill_on_drop(true)
+            .process_group(0)
             .spawn()
             .with_context(|| format!("starting {}", self.program.display()))?;
         self.child = Some(child);
@@ -83,7 +84,8 @@ impl Process {
     fn signal(&self, signal: Signal) {
         let pid = self.child.as_ref().and_then(Child::id).and_then(|id| Pid::from_raw(id.cast_signed()));
         if let Some(pid) = pid {
-            let _ = kill_process(pid, signal); // it may have ended by itself
+            // A client may be a script, and what that has started; any may have ended by itself.
+            let _ = kill_process_group(pid, signal);
         }
     }
 
