@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::records::{TaskId, TaskState, json_to_bytes};
 use crate::roles::client::view::TreeLine;
-use crate::roles::client::{Finished, FinishedStatus, Herd, JobInfo, JobView, Tally};
+use crate::roles::client::{Finished, FinishedStatus, Herd, JobInfo, JobView, LogLine, Tally};
 
 /// What goes to stdout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -210,6 +210,28 @@ pub fn job(info: &JobInfo) -> String {
         text += "\n";
     }
     text
+}
+
+/// Prints what a task printed, to the same streams, each line behind the task's number; the rest goes to stderr.
+pub fn log(task: &TaskId, line: &LogLine) {
+    let n = task.n;
+    match line {
+        LogLine::Printed { stream, text, missed } => {
+            let (mut out, mut err) = (std::io::stdout().lock(), std::io::stderr().lock());
+            let to: &mut dyn Write = if stream == "stdout" { &mut out } else { &mut err };
+            if *missed > 0 {
+                let _ = writeln!(to, "{n}: ... {missed} bytes of {stream} were not seen");
+            }
+            for line in text.lines() {
+                let _ = writeln!(to, "{n}: {line}");
+            }
+        }
+        LogLine::Progress(done, message) => eprintln!("{n}: {:.0} % {message}", done * 100.0),
+        LogLine::Ended(finished) => {
+            let error = finished.error.as_deref().map(|error| format!(": {error}")).unwrap_or_default();
+            eprintln!("{n}: {}{error}", finished.status);
+        }
+    }
 }
 
 /// Dead tasks as text: each with what became of its attempts.

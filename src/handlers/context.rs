@@ -1,6 +1,10 @@
+use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
+
+use crate::records::live::{Live, STREAM_BYTES_MAX, Tail};
 
 /// A fencing token: of two attempts of one task the later one has the greater token, and a task that was created later
 /// has a greater token than one created before. Whatever a task writes to can keep the greatest token that it has seen
@@ -44,5 +48,85 @@ impl Cancelled {
             return;
         }
         std::future::pending().await
+    }
+}
+
+/// What others see of a task while it runs: `client logs --follow` and `client info`. Shown once a second, for tasks that
+/// run for longer than that; what is not seen is not kept.
+#[derive(Debug, Clone, Default)]
+pub struct Sink {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    progress: Option<f64>,
+    message: String,
+    streams: BTreeMap<&'static str, (u64, Vec<u8>)>,
+    changed: bool,
+}
+
+impl Sink {
+    /// So much is done, from 0 to 1, and this is what it is at.
+    pub fn progress(&self, done: f64, message: &str) {
+        let mut state = self.state.lock().expect("no panic holds this lock");
+        state.progress = done.is_finite().then(|| done.clamp(0.0, 1.0));
+        message.clone_into(&mut state.message);
+        state.changed = true;
+    }
+
+    /// A line for the log.
+    pub fn log(&self, line: &str) {
+        self.print("log", format!("{line}\n").as_bytes());
+    }
+
+    /// More of a stream.
+    pub(super) fn print(&self, stream: &'static str, bytes: &[u8]) {
+        let mut state = self.state.lock().expect("no panic holds this lock");
+        let (from, tail) = state.streams.entry(stream).or_default();
+        tail.extend_from_slice(bytes);
+        let over = tail.len().saturating_sub(STREAM_BYTES_MAX);
+        tail.drain(..over);
+        *from += over as u64;
+        state.changed = true;
+    }
+
+    /// What there is to be shown, if it has changed since it was last taken.
+    pub(crate) fn take(&self, worker: &str, attempt: u32) -> Option<Live> {
+        let mut state = self.state.lock().expect("no panic holds this lock");
+        std::mem::take(&mut state.changed).then(|| {
+            let tail = |(from, bytes): &(u64, Vec<u8>)| {
+                // A character that is cut at the front of the tail is left out, so that offsets stay those of the bytes.
+                let cut = bytes.iter().take_while(|byte| *from > 0 && (0x80..0xc0).contains(*byte)).count();
+                Tail { from: from + cut as u64, text: String::from_utf8_lossy(&bytes[cut..]).into_owned() }
+            };
+            Live {
+                worker: worker.to_owned(),
+                attempt,
+                progress: state.progress,
+                message: state.message.clone(),
+                streams: state.streams.iter().map(|(name, stream)| ((*name).to_owned(), tail(stream))).collect(),
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sink_keeps_the_end_of_each_stream_and_says_how_much_came_before() {
+        let sink = Sink::default();
+        assert_eq!(sink.take("w", 1), None);
+        sink.print("stdout", &vec![b'x'; STREAM_BYTES_MAX]);
+        sink.print("stdout", b"end");
+        sink.log("a line");
+        sink.progress(7.0, "nearly");
+        let live = sink.take("w", 2).expect("changed");
+        assert_eq!((live.progress, live.attempt), (Some(1.0), 2));
+        assert_eq!((live.streams["stdout"].from, live.streams["stdout"].text.ends_with("xend")), (3, true));
+        assert_eq!(live.streams["log"].text, "a line\n");
+        assert_eq!(sink.take("w", 2), None, "nothing new");
     }
 }

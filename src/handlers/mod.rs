@@ -29,7 +29,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-pub use context::{Cancelled, Token};
+pub use context::{Cancelled, Sink, Token};
 pub use echo::Echo;
 pub use exec::Exec;
 pub use sleep::Sleep;
@@ -51,6 +51,8 @@ pub struct Task {
     pub payload: Vec<u8>,
     /// Tells when the task was cancelled.
     pub cancelled: Cancelled,
+    /// Takes what is to be seen of the task while it runs.
+    pub sink: Sink,
 }
 
 /// Runs the tasks of one kind.

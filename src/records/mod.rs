@@ -2,6 +2,7 @@
 //! again keeps them.
 
 mod job;
+pub mod live;
 mod master;
 mod outcome;
 mod policy;
@@ -10,6 +11,7 @@ pub mod tree;
 mod worker;
 
 pub use job::{JobRecord, Withdrawn};
+pub use live::Live;
 pub use master::MasterRecord;
 pub use outcome::{Outcome, OutcomeStatus, bytes_to_json, json_to_bytes};
 pub use policy::Policy;

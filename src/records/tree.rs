@@ -7,6 +7,7 @@
 //! /tasks/<job>/<n>                a task that is waiting, running or dead
 //! /tasks/<job>/client-<uid>       a client that attends the job
 //! /data/<job>/<n>                 its payload (version 0), then its outcome (version 1)
+//! /data/<job>/<n>-live            what is seen of it while it runs
 //! /data/<job>/after-<later>       a later job waits for this one
 //! /data/@<key>                    which job has the key
 //! ```
@@ -34,6 +35,8 @@ const CLIENT: &str = "client-";
 const AFTER: &str = "after-";
 /// What the znode of a key begins with; the key follows.
 const KEY: &str = "@";
+/// What the znode of a running task ends with.
+const LIVE: &str = "-live";
 /// Digits of a task's number in its path.
 const TASK_DIGITS: usize = 10;
 
@@ -169,6 +172,16 @@ impl TaskId {
     pub fn data_path(&self) -> String {
         paths::join(DATA, &self.to_string())
     }
+
+    /// `/data/<job>/<n>-live`: what is seen of it while it runs.
+    pub fn live_path(&self) -> String {
+        format!("{}{LIVE}", self.data_path())
+    }
+}
+
+/// Whether this is the name of the znode that shows a running task.
+pub fn is_live(name: &str) -> bool {
+    name.ends_with(LIVE)
 }
 
 impl fmt::Display for TaskId {

@@ -8,7 +8,9 @@ use herdsman::coordination::{Session, SessionConfig};
 use herdsman::faults::line::{Line, MULTI};
 use herdsman::handlers::{Handler, Handlers, Task, TaskError};
 use herdsman::records::{JobId, Policy};
-use herdsman::roles::client::{Client, ClientError, Finished, FinishedStatus, Job, JobSpec, Results, Selected, open};
+use herdsman::roles::client::{
+    Client, ClientError, Finished, FinishedStatus, Job, JobSpec, LogLine, Results, Selected, open,
+};
 use serde_json::Value;
 
 use crate::support::herd::{Member, master, master_with_retention, worker, worker_with};
@@ -336,4 +338,36 @@ async fn tasks_of_a_job_are_begun_in_their_order_also_across_failovers() {
     let (finished, ()) = tokio::join!(all(results), failovers);
     assert_eq!(finished.len(), 150);
     assert_eq!(*order.0.lock().expect("no panic"), (0..150).collect::<Vec<u32>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_program_shows_its_progress_and_what_it_prints_and_nothing_of_that_is_left() {
+    let config = fresh_config();
+    let (_m, _w, session) = herd(&config).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let script = format!(
+        "echo begun; echo '0.25 a quarter' > $HERDSMAN_PROGRESS; \
+         while [ ! -e {0}/go ]; do sleep 0.05; done; echo ended; echo oops >&2",
+        folder.path().display()
+    );
+    let (job, results) = submitted(&config, shell(&script, Policy::default()), 1).await;
+    let client = Client::connect(&config).await.expect("connected");
+    let mut printed = String::new();
+    let selected = whole(&job);
+    let note = |printed: &mut String, line: LogLine| match line {
+        LogLine::Printed { stream, text, .. } => printed.push_str(&format!("{stream}: {text}")),
+        LogLine::Progress(done, message) => printed.push_str(&format!("{done} {message}\n")),
+        LogLine::Ended(finished) => printed.push_str(&format!("{}\n", finished.status)),
+    };
+    until("it is seen to run", async || {
+        let mut now = String::new();
+        client.logs(&selected, false, |_, line| note(&mut now, line)).await.expect("readable");
+        now == "stdout: begun\n0.25 a quarter\n"
+    })
+    .await;
+    std::fs::write(folder.path().join("go"), "").expect("writable");
+    client.logs(&selected, true, |_, line| note(&mut printed, line)).await.expect("followed");
+    assert_eq!(printed, "stdout: begun\n0.25 a quarter\nstdout: ended\nstderr: oops\ndone\n");
+    assert!(all(results).await[0].is_done());
+    assert!(children(&session, "/data").await.is_empty());
 }

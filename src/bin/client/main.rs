@@ -90,6 +90,15 @@ enum Command {
         #[arg(short, long, env = "HERDSMAN_OUTPUT", value_enum, default_value_t = Output::Table)]
         output: Output,
     },
+    /// Print what tasks print: of running ones the end, of others what their outcomes kept
+    #[command(after_help = cli::EXIT_CODES)]
+    Logs {
+        #[command(flatten)]
+        which: Which,
+        /// Go on until all have ended
+        #[arg(short, long, env = "HERDSMAN_FOLLOW")]
+        follow: bool,
+    },
     /// Say why a job or a task is not done
     #[command(after_help = cli::EXIT_CODES)]
     Explain(Which),
@@ -248,6 +257,12 @@ async fn look_with(client: &mut Client, command: Command) -> Result<Exit, Client
                     Output::Json => println(&serde_json::to_string(&info).unwrap_or_default()),
                     Output::Table => cli::say(&report::job(&info)),
                 }
+            }
+            Exit::Done
+        }
+        Command::Logs { which: Which { which }, follow } => {
+            for selected in client.select(&which).await? {
+                client.logs(&selected, follow, |task, line| report::log(task, &line)).await?;
             }
             Exit::Done
         }

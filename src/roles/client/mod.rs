@@ -7,6 +7,7 @@
 //! | [`room`] | how many tasks the tree takes |
 //! | [`attend`] | [`Client`]: a job known by its name: wait, results |
 //! | [`info`] | a job looked at closely: info, explain |
+//! | [`logs`] | what tasks print, while they run too |
 //! | `manage` | cancel, retry, forget |
 //! | [`select`] | which jobs and tasks a command means |
 //! | [`view`] | what the herd looks like: status and tree |
@@ -14,6 +15,7 @@
 pub mod attend;
 mod calls;
 pub mod info;
+pub mod logs;
 mod manage;
 pub mod room;
 pub mod select;
@@ -23,6 +25,7 @@ pub mod view;
 
 pub use attend::{Client, Tally};
 pub use info::{JobInfo, TaskInfo};
+pub use logs::LogLine;
 pub use room::{Limit, WhenFull};
 pub use select::{Selected, Selector};
 pub use submit::{Job, JobSpec, Results, open};
@@ -35,7 +38,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::coordination::{ConnectError, Failure, MultiFailure, Op, Refusal, Session, paths};
-use crate::records::tree::{key_path, task_number};
+use crate::records::tree::{is_live, key_path, task_number};
 use crate::records::{DATA_BYTES_MAX, JobId, JobRecord, Outcome, OutcomeStatus, TaskId, TaskState};
 
 /// How long the first session may take.
@@ -226,10 +229,13 @@ async fn close(session: &Session, job: &JobId) -> Result<bool, Failure> {
     loop {
         let delete = |path| Op::Delete { path, version: None };
         let names = session.children(&job.path()).await?.unwrap_or_default();
-        if names.iter().any(|name| task_number(name).is_ok()) {
+        let stored = session.children(&job.data_path()).await?.unwrap_or_default();
+        if names.iter().any(|name| task_number(name).is_ok()) || !stored.iter().all(|name| is_live(name)) {
             return Ok(false);
         }
+        // What is left are ephemerals: clients that attend it, and tasks that were cancelled and are being stopped.
         let mut ops: Vec<Op> = names.iter().map(|name| delete(paths::join(&job.path(), name))).collect();
+        ops.extend(stored.iter().map(|name| delete(paths::join(&job.data_path(), name))));
         ops.extend([delete(job.data_path()), delete(job.path())]);
         ops.extend(key_of(session, job).await?);
         match session.multi(&ops).await {

@@ -107,7 +107,8 @@ pub async fn herd(session: &Session) -> Result<Herd, Failure> {
     for (name, node) in children(session, TASKS).await? {
         match (name.parse::<JobId>(), JobRecord::from_json(&node.data)) {
             (Ok(id), Ok(record)) => {
-                let data = session.get(&id.data_path()).await?.map_or(0, |node| node.children);
+                let stored = session.children(&id.data_path()).await?.unwrap_or_default();
+                let stored = stored.iter().filter(|name| task_number(name).is_ok()).count();
                 let assigned = assignments.iter().filter(|a| a.task.job == id).count();
                 let names = session.children(&id.path()).await?.unwrap_or_default();
                 let outstanding = names.iter().filter(|name| task_number(name).is_ok()).count();
@@ -120,7 +121,7 @@ pub async fn herd(session: &Session) -> Result<Herd, Failure> {
                     after: record.after,
                     waiting: outstanding.saturating_sub(assigned),
                     assigned: assigned.min(outstanding),
-                    ended: (data.unsigned_abs() as usize).saturating_sub(outstanding),
+                    ended: stored.saturating_sub(outstanding),
                 };
                 jobs.push((node.czxid, view));
             }

@@ -11,11 +11,12 @@
 //! - A commit is not answered: it is settled and sent again on the same session ([`Committer`]).
 //! - Its own znode is gone: the session is given up and everything begins anew.
 
+mod live;
 mod load;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,9 +25,10 @@ use futures::stream::{FuturesOrdered, FuturesUnordered, StreamExt};
 use rand::RngExt;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
+use self::live::{SHOW_EVERY, Shown};
 use self::load::{Loaded, Loader, Trouble};
 use super::life::Role;
 use super::{now_ms, unsuccessful};
@@ -34,7 +36,7 @@ use crate::coordination::watch::NodeWatch;
 use crate::coordination::{
     CommitError, Committer, Failure, Node, Op, Reader, Refusal, Registration, Session, State, paths,
 };
-use crate::handlers::{Cancelled, Handlers, Running, Task, TaskError, Token};
+use crate::handlers::{Cancelled, Handlers, Running, Sink, Task, TaskError, Token};
 use crate::records::tree::WORKERS;
 use crate::records::{Assignment, Outcome, OutcomeStatus, TaskState, WorkerRecord};
 use crate::shutdown::Shutdown;
@@ -81,6 +83,7 @@ impl Role for Worker {
             loading: FuturesOrdered::new(),
             running: JoinSet::new(),
             busy: 0,
+            shown: HashMap::new(),
             committing: FuturesUnordered::new(),
             stopping: None,
             paused: false,
@@ -109,6 +112,8 @@ struct Shift {
     running: JoinSet<Ended>,
     /// How many slots are taken.
     busy: usize,
+    /// What runs, as it is seen from outside.
+    shown: HashMap<Assignment, Shown>,
     committing: FuturesUnordered<Call<Result<(), CommitError>>>,
     /// When running tasks must be over, once the shutdown was asked for.
     stopping: Option<Instant>,
@@ -126,7 +131,7 @@ enum Stage {
 
 /// How a running task is stopped.
 struct Stop {
-    cancel: watch::Sender<bool>,
+    cancel: Arc<watch::Sender<bool>>,
     abort: AbortHandle,
 }
 
@@ -157,6 +162,8 @@ impl Shift {
         };
         let session = self.session.clone();
         let mut status = session.status();
+        let mut tick = interval(SHOW_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.fill_slots();
             if self.stopping.is_some() && self.has_handed_everything_back() {
@@ -190,6 +197,7 @@ impl Shift {
                     self.paused = false;
                     self.take_list();
                 },
+                _ = tick.tick(), if !self.shown.is_empty() => self.show(),
                 _ = status.changed() => if status.borrow_and_update().state == State::Over {
                     return Err(Failure::SessionOver("expired or closed".to_owned()));
                 },
@@ -237,6 +245,7 @@ impl Shift {
                 Some(Stage::Running(stop, _)) => {
                     info!(task = %assignment.task, "withdrawn: stopping it");
                     self.busy -= 1;
+                    self.hide(&assignment);
                     stop.within(CANCEL_GRACE);
                 }
                 Some(Stage::Queued) => self.queue.retain(|(queued, _)| *queued != assignment),
@@ -276,17 +285,21 @@ impl Shift {
         while !self.paused && self.busy < self.worker.slots as usize {
             let Some((assignment, loaded)) = self.queue.pop_front() else { return };
             let (cancel, cancelled) = watch::channel(false);
+            let cancel = Arc::new(cancel);
+            let (sink, attempt) = (Sink::default(), loaded.state.attempt + 1);
+            self.shown.insert(assignment.clone(), Shown::new(sink.clone(), attempt));
             let task = Task {
                 id: assignment.task.clone(),
-                attempt: loaded.state.attempt + 1,
-                token: Token { czxid: loaded.czxid, attempt: loaded.state.attempt + 1 },
+                attempt,
+                token: Token { czxid: loaded.czxid, attempt },
                 args: loaded.job.args.clone(),
                 payload: loaded.payload.clone(),
                 cancelled: Cancelled::when(cancelled),
+                sink,
             };
             debug!(task = %task.id, attempt = task.attempt, kind = loaded.job.kind, "running");
             let running = self.worker.handlers.run(&loaded.job.kind, task);
-            let abort = self.running.spawn(run(assignment.clone(), loaded.clone(), running));
+            let abort = self.running.spawn(run(assignment.clone(), loaded.clone(), running, cancel.clone()));
             self.stages.insert(assignment, Stage::Running(Stop { cancel, abort }, loaded));
             self.busy += 1;
         }
@@ -297,6 +310,7 @@ impl Shift {
             return; // withdrawn meanwhile
         }
         self.busy -= 1;
+        self.hide(&assignment);
         let policy = &loaded.job.policy;
         let attempts = loaded.state.attempt + 1;
         let (status, result, error) = match result {
@@ -392,6 +406,7 @@ impl Shift {
         warn!(running = self.running.len(), "stopping what runs: the session cannot be trusted");
         self.stages.retain(|_, stage| !matches!(stage, Stage::Running(..)));
         self.busy = 0;
+        self.hide_all();
         self.running = JoinSet::new(); // dropping the old one aborts what is in it
     }
 
@@ -399,6 +414,7 @@ impl Shift {
     fn end_running(&mut self) {
         self.running = JoinSet::new();
         self.busy = 0;
+        self.hide_all();
         let running = |(assignment, stage): (&Assignment, &Stage)| match stage {
             Stage::Running(_, loaded) => Some((assignment.clone(), loaded.clone())),
             Stage::Loading | Stage::Queued | Stage::Committing | Stage::Over => None,
@@ -412,22 +428,33 @@ impl Shift {
     }
 }
 
-/// Runs a task within the time that its job allows for an attempt.
-async fn run(assignment: Assignment, loaded: Arc<Loaded>, running: Option<Running>) -> Ended {
-    let result = match running {
-        None => Err(TaskError::new(format!("this worker does not run tasks of kind '{}'", loaded.job.kind))),
-        Some(running) => {
-            let caught = IN_HANDLER.scope((), AssertUnwindSafe(running).catch_unwind());
-            let ended = match loaded.job.policy.timeout_ms.map(Duration::from_millis) {
-                None => Ok(caught.await),
-                Some(limit) => timeout(limit, caught).await.map_err(|_| limit),
-            };
-            match ended {
-                Ok(Ok(result)) => result,
-                Ok(Err(panic)) => Err(TaskError::new(format!("the handler panicked: {}", text(&*panic)))),
-                Err(limit) => Err(TaskError::new(format!("timed out after {}", humantime::format_duration(limit)))),
+/// Runs a task, and cancels it when the time is over that its job allows for an attempt.
+async fn run(
+    assignment: Assignment,
+    loaded: Arc<Loaded>,
+    running: Option<Running>,
+    cancel: Arc<watch::Sender<bool>>,
+) -> Ended {
+    let Some(running) = running else {
+        let error = format!("this worker does not run tasks of kind '{}'", loaded.job.kind);
+        return Ended { assignment, loaded, result: Err(TaskError::new(error)) };
+    };
+    let mut caught = pin!(IN_HANDLER.scope((), AssertUnwindSafe(running).catch_unwind()));
+    let ended = match loaded.job.policy.timeout_ms.map(Duration::from_millis) {
+        None => Ok(caught.await),
+        Some(limit) => match timeout(limit, &mut caught).await {
+            Ok(ended) => Ok(ended),
+            Err(_) => {
+                let _ = cancel.send(true);
+                let _ = timeout(CANCEL_GRACE, caught).await;
+                Err(format!("timed out after {}", humantime::format_duration(limit)))
             }
-        }
+        },
+    };
+    let result = match ended {
+        Ok(Ok(result)) => result,
+        Ok(Err(panic)) => Err(TaskError::new(format!("the handler panicked: {}", text(&*panic)))),
+        Err(late) => Err(TaskError::new(late)),
     };
     Ended { assignment, loaded, result }
 }
