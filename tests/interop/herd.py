@@ -124,13 +124,22 @@ class Worker:
                 outcome["result"] = payload.decode().upper()
             else:
                 outcome.update(status="failed", error="this worker does not run " + kind)
-        # complete
-        completing = self.zk.transaction()
-        completing.check(self.path, -1)
-        completing.delete("/tasks/" + task, version=int(version or 0))
-        completing.set_data("/data/" + task, json.dumps(outcome).encode(), version=0)
-        refused = commit(completing)
-        assert refused is None or isinstance(refused, (NoNodeError, BadVersionError)), refused
+        # complete, and mark the job if the task failed
+        while True:
+            record, stat = self.zk.get("/tasks/" + job)
+            record = json.loads(record)
+            mark = outcome["status"] == "failed" and not record.get("failed")
+            completing = self.zk.transaction()
+            completing.check(self.path, -1)
+            completing.delete("/tasks/" + task, version=int(version or 0))
+            completing.set_data("/data/" + task, json.dumps(outcome).encode(), version=0)
+            if mark:
+                completing.set_data("/tasks/" + job, json.dumps(dict(record, failed=True)).encode(), version=stat.version)
+            refused = commit(completing)
+            assert refused is None or isinstance(refused, (NoNodeError, BadVersionError)), refused
+            again = mark and isinstance(refused, BadVersionError) and self.zk.exists("/tasks/" + task)
+            if not again:  # somebody else set the record
+                return
 
 
 def worker(address, slots):
