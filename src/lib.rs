@@ -14,6 +14,7 @@
 //! | [`roles::worker`] | take assignments, run handlers, commit outcomes |
 //! | [`roles::master`] | lead: observe, plan, write |
 //! | [`ledger`], [`plan`], [`duties`] | pure: what a master knows, what it assigns next, and what else it does for jobs |
+//! | [`spill`] | payloads and results that are too large for the tree |
 //! | [`coordination`] | the recipes below all this: session, election, membership, mirror, group commit; they know nothing of tasks |
 //! | [`audit`] | the judge: the protocol checked on ZooKeeper's own log |
 //! | [`faults`] | a line that can be cut, for tests and scenarios |
@@ -60,3 +61,4 @@ pub mod records;
 pub mod report;
 pub mod roles;
 pub mod shutdown;
+pub mod spill;

@@ -198,7 +198,12 @@ pub fn client_failed(error: &ClientError) -> Exit {
             Some("look without removing anything: --keep; or, if that client is dead, take the job over: --seal"),
             Exit::Usage,
         ),
-        ClientError::TooLarge(_) => complain(error, None, Exit::Usage),
+        ClientError::TooLarge(_) => complain(
+            error,
+            Some("split it, pass where it is stored, or keep it in a directory that all machines share: --spill DIR"),
+            Exit::Usage,
+        ),
+        ClientError::Spill(_) => complain(error, Some("--spill names a directory that can be written"), Exit::Usage),
         ClientError::Malformed { .. } => {
             complain(error, Some("delete or repair that znode; docs/protocol.md says what belongs there"), Exit::Failed)
         }

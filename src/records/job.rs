@@ -1,5 +1,7 @@
 //! `/tasks/<job>`: what all tasks of a job have in common.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -36,6 +38,9 @@ pub struct JobRecord {
     /// The key under which at most one job is outstanding.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
+    /// The directory, shared by all machines, in which large payloads and results are kept; see [`spill`](crate::spill).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spill: Option<PathBuf>,
     /// The jobs that must have succeeded before a task of this one is assigned, as far as they have not yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub after: Vec<JobId>,
@@ -60,6 +65,7 @@ impl JobRecord {
             sealed: false,
             tasks: None,
             key: None,
+            spill: None,
             after: Vec::new(),
             failed: false,
             withdrawn: None,

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{DATA_BYTES_MAX, Withdrawn};
+use crate::spill::Reference;
 
 /// How a task ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +36,9 @@ pub struct Outcome {
     /// What the handler returned; see the kind.
     #[serde(default)]
     pub result: Value,
+    /// Where the result is kept, if it is too large for the tree.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spilled: Option<Reference>,
     /// Why it is not done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -44,7 +48,7 @@ impl Outcome {
     /// Of a task that is not to be done, or not any more.
     pub fn withdrawn(withdrawn: &Withdrawn) -> Self {
         let Withdrawn { status, reason } = withdrawn.clone();
-        Outcome { status, worker: None, attempts: 0, result: Value::Null, error: Some(reason) }
+        Outcome { status, worker: None, attempts: 0, result: Value::Null, spilled: None, error: Some(reason) }
     }
 
     /// As it is stored. An outcome over the limit becomes a failed one that says so.
@@ -54,8 +58,8 @@ impl Outcome {
             return data;
         }
         let error = format!(
-            "the outcome has {} bytes, more than the {DATA_BYTES_MAX} that fit: return less, or write it elsewhere and \
-             return where",
+            "the outcome has {} bytes, more than the {DATA_BYTES_MAX} that fit: return less, write it elsewhere and return \
+             where, or submit with --spill",
             data.len()
         );
         let refused =
@@ -108,7 +112,14 @@ mod tests {
     #[test]
     fn an_oversized_outcome_becomes_a_failed_one() {
         let result = Value::String("x".repeat(DATA_BYTES_MAX));
-        let large = Outcome { status: OutcomeStatus::Done, worker: Some("w".into()), attempts: 1, result, error: None };
+        let large = Outcome {
+            status: OutcomeStatus::Done,
+            worker: Some("w".into()),
+            attempts: 1,
+            result,
+            spilled: None,
+            error: None,
+        };
         let stored = Outcome::from_json(&large.to_json()).expect("valid");
         assert_eq!(stored.status, OutcomeStatus::Failed);
         assert!(stored.error.expect("says why").contains("more than the 524288"));

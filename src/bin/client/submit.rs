@@ -67,6 +67,10 @@ pub struct Submit {
     #[arg(long, env = "HERDSMAN_AFTER", value_name = "JOB", value_delimiter = ',')]
     after: Vec<JobId>,
 
+    /// Keep payloads and results that are too large for ZooKeeper in this directory, which all machines share
+    #[arg(long, env = "HERDSMAN_SPILL", value_name = "DIR", value_parser = directory)]
+    spill: Option<PathBuf>,
+
     /// Wait for the outcomes, print and remove them
     #[arg(long, env = "HERDSMAN_WAIT")]
     wait: bool,
@@ -78,6 +82,12 @@ pub struct Submit {
     /// A program for kind exec, and its arguments; the payload is its stdin
     #[arg(last = true, value_name = "PROGRAM ARGS")]
     program: Vec<String>,
+}
+
+/// As every machine will name it.
+fn directory(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text).canonicalize().map_err(|error| error.to_string())?;
+    if path.is_dir() { Ok(path) } else { Err("it is no directory".to_owned()) }
 }
 
 fn rate(text: &str) -> Result<f64, String> {
@@ -105,8 +115,9 @@ pub async fn submit(connect: &ConnectArgs, submit: Submit, shutdown: &Shutdown) 
     let when_full = if submit.refuse_when_full { WhenFull::Refuse } else { WhenFull::Wait };
     let limit = Limit { tasks_max: submit.tasks_max.max(1), when_full };
     let name = submit.job.clone().unwrap_or_else(|| kind.clone());
-    let (args, after, key) = (submit.program.clone(), submit.after.clone(), submit.key.clone());
-    let spec = JobSpec { name, kind, args, policy: submit.how.policy(SystemTime::now()), after, key, limit };
+    let (args, after) = (submit.program.clone(), submit.after.clone());
+    let (key, spill) = (submit.key.clone(), submit.spill.clone());
+    let spec = JobSpec { name, kind, args, policy: submit.how.policy(SystemTime::now()), after, key, spill, limit };
     let (config, mut rng) = (connect.session(false), rand::rng());
     let opened = tokio::select! {
         opened = client::open(&config, spec, &mut rng) => opened,

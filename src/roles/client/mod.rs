@@ -84,8 +84,11 @@ pub enum ClientError {
     #[error("job {0} is not sealed: its client may still be submitting")]
     NotSealed(JobId),
     /// A payload is over the limit.
-    #[error("a payload has {0} bytes, more than the {DATA_BYTES_MAX} that fit: split it, or pass where it is stored")]
+    #[error("a payload has {0} bytes, more than the {DATA_BYTES_MAX} that fit into the tree")]
     TooLarge(usize),
+    /// A large payload cannot be kept where the job says.
+    #[error("cannot keep a payload in the spill directory: {0}")]
+    Spill(#[from] std::io::Error),
     /// The tree holds as many tasks as it may.
     #[error("the tree holds {tasks} tasks, outstanding or not yet collected, and may hold {tasks_max}")]
     Full {
@@ -159,7 +162,7 @@ impl fmt::Display for FinishedStatus {
 impl Finished {
     /// A task whose outcome is stored as `data`.
     fn with_outcome(task: &TaskId, data: &[u8]) -> Self {
-        match Outcome::from_json(data) {
+        match Outcome::from_json(data).and_then(with_result) {
             Ok(outcome) => Finished {
                 task: task.to_string(),
                 status: match outcome.status {
@@ -179,7 +182,7 @@ impl Finished {
                 worker: None,
                 attempts: 0,
                 result: Value::Null,
-                error: Some(format!("{} holds no outcome: {error}", task.data_path())),
+                error: Some(format!("{} holds no outcome that can be had: {error}", task.data_path())),
             },
         }
     }
@@ -213,6 +216,14 @@ impl Finished {
     }
 }
 
+/// An outcome with its result, wherever that is kept.
+fn with_result(mut outcome: Outcome) -> Result<Outcome, String> {
+    if let Some(kept) = &outcome.spilled {
+        outcome.result = serde_json::from_slice(&kept.load()?).map_err(|error| error.to_string())?;
+    }
+    Ok(outcome)
+}
+
 /// Shows by an ephemeral znode that a client attends a job, so that nobody sweeps it meanwhile.
 async fn show(session: &Session, client: &str) -> Result<(), Failure> {
     let create = Op::CreateEphemeral { path: client.to_owned(), data: Vec::new(), sequential: false };
@@ -237,9 +248,16 @@ async fn close(session: &Session, job: &JobId) -> Result<bool, Failure> {
         let mut ops: Vec<Op> = names.iter().map(|name| delete(paths::join(&job.path(), name))).collect();
         ops.extend(stored.iter().map(|name| delete(paths::join(&job.data_path(), name))));
         ops.extend([delete(job.data_path()), delete(job.path())]);
-        ops.extend(key_of(session, job).await?);
+        let record = session.get(&job.path()).await?.and_then(|node| JobRecord::from_json(&node.data).ok());
+        let (key, spill) = record.map_or((None, None), |record| (record.key, record.spill));
+        ops.extend(free(session, job, key).await?);
         match session.multi(&ops).await {
-            Ok(_) => return Ok(true),
+            Ok(_) => {
+                if let Some(directory) = spill {
+                    crate::spill::remove(&directory, job);
+                }
+                return Ok(true);
+            }
             Err(MultiFailure { failure: Failure::Refused(Refusal::NotEmpty), .. }) => return Ok(false),
             Err(MultiFailure { failure: Failure::Unknown(_), .. }) => session.settle().await?,
             Err(MultiFailure { failure: Failure::Refused(Refusal::NoNode | Refusal::BadVersion), .. }) => {
@@ -253,10 +271,9 @@ async fn close(session: &Session, job: &JobId) -> Result<bool, Failure> {
     }
 }
 
-/// Frees the key of a job, where it has one still.
-async fn key_of(session: &Session, job: &JobId) -> Result<Option<Op>, Failure> {
-    let record = session.get(&job.path()).await?.and_then(|node| JobRecord::from_json(&node.data).ok());
-    let Some(path) = record.and_then(|record| record.key).map(|key| key_path(&key)) else { return Ok(None) };
+/// Frees the key of a job, where it has it still.
+async fn free(session: &Session, job: &JobId, key: Option<String>) -> Result<Option<Op>, Failure> {
+    let Some(path) = key.map(|key| key_path(&key)) else { return Ok(None) };
     let node = session.get(&path).await?.filter(|node| node.data == job.as_str().as_bytes());
     Ok(node.map(|node| Op::Delete { path, version: Some(node.version) }))
 }

@@ -4,14 +4,18 @@
 //! `submitter.rs`. If the process dies, the job goes on without it, and anybody can collect it once it
 //! is sealed.
 
+use std::path::PathBuf;
+
 use rand::Rng;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::spawn_blocking;
 
 use super::submitter::{Command, Ends, Submission, Submitter, UNACKNOWLEDGED_MAX};
 use super::{CONNECT, ClientError, Finished, Limit};
 use crate::coordination::{Failure, Op, Refusal, Session, SessionConfig, paths};
 use crate::records::tree::{key_path, task_number};
 use crate::records::{DATA_BYTES_MAX, JobId, JobRecord, Policy, TaskId};
+use crate::spill;
 
 /// How many sessions may end while the job is being opened.
 const TRIES_MAX: usize = 5;
@@ -31,6 +35,8 @@ pub struct JobSpec {
     pub after: Vec<JobId>,
     /// At most one job is outstanding under a key: 1 to 64 of `A-Z a-z 0-9 . _ -`.
     pub key: Option<String>,
+    /// A directory that all machines share, for payloads and results that are too large for the tree.
+    pub spill: Option<PathBuf>,
     /// How much the tree may hold.
     pub limit: Limit,
 }
@@ -45,6 +51,7 @@ impl JobSpec {
             policy: Policy::default(),
             after: Vec::new(),
             key: None,
+            spill: None,
             limit: Limit::default(),
         }
     }
@@ -54,6 +61,7 @@ impl JobSpec {
 #[derive(Debug)]
 pub struct Job {
     id: JobId,
+    spill: Option<PathBuf>,
     commands: mpsc::Sender<Command>,
 }
 
@@ -70,8 +78,8 @@ pub struct Results {
 ///
 /// Errors: no connection within 10 s; the key is taken; a job that it is to come after does not exist; or refused.
 pub async fn open(config: &SessionConfig, spec: JobSpec, rng: &mut impl Rng) -> Result<(Job, Results), ClientError> {
-    let (after, key) = (spec.after, spec.key);
-    let record = JobRecord { after, key, ..JobRecord::new(&spec.kind, spec.args, spec.policy) };
+    let (after, key, spill) = (spec.after, spec.key, spec.spill);
+    let record = JobRecord { after, key, spill: spill.clone(), ..JobRecord::new(&spec.kind, spec.args, spec.policy) };
     let mut tries = 0;
     let (session, id, client) = loop {
         let session = Session::connect(config, CONNECT).await?;
@@ -95,7 +103,7 @@ pub async fn open(config: &SessionConfig, spec: JobSpec, rng: &mut impl Rng) -> 
     tokio::spawn(async move {
         let _ = ended_in.send(submitter.run(session).await);
     });
-    Ok((Job { id, commands }, Results { finished, delivered, last: None, ended: Some(ended) }))
+    Ok((Job { id, spill, commands }, Results { finished, delivered, last: None, ended: Some(ended) }))
 }
 
 /// The row *open*: the job's id, and the path of the znode by which this client attends it. An id whose create was not
@@ -168,9 +176,17 @@ impl Job {
     /// Submits a task; done when ZooKeeper has acknowledged it: from then on it will be completed, once.
     ///
     /// Submissions are made in the order of the calls. Waits while the tree is full, unless [`JobSpec::limit`]
-    /// says otherwise. Errors: the payload is over 512 KiB, the tree is full, the job was sealed or
+    /// says otherwise. Errors: the payload is over 512 KiB and the job has no spill directory, the tree is full, the job was sealed or
     /// closed by somebody else, or no session could be had for a minute.
     pub async fn submit(&self, payload: Vec<u8>) -> Result<TaskId, ClientError> {
+        let payload = match self.spill.clone() {
+            Some(directory) => {
+                let id = self.id.clone();
+                let wrapped = spawn_blocking(move || spill::wrap(&directory, &id, payload)).await;
+                wrapped.map_err(std::io::Error::other)??
+            }
+            None => payload,
+        };
         if payload.len() > DATA_BYTES_MAX {
             return Err(ClientError::TooLarge(payload.len()));
         }

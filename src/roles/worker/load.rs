@@ -4,10 +4,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures::future::{BoxFuture, FutureExt, Shared};
+use tokio::task::spawn_blocking;
 
 use super::Call;
 use crate::coordination::{Failure, Reader};
 use crate::records::{Assignment, JobId, JobRecord, TaskState};
+use crate::spill;
 
 /// The most jobs whose records are kept at hand.
 const JOBS_MAX: usize = 10_000;
@@ -26,7 +28,8 @@ pub(super) struct Loader {
 pub(super) struct Loaded {
     pub(super) job: JobRecord,
     pub(super) state: TaskState,
-    pub(super) payload: Vec<u8>,
+    /// The payload, or why it cannot be had from where it is kept.
+    pub(super) payload: Result<Vec<u8>, String>,
     /// The transaction that created the task, and its payload with it.
     pub(super) czxid: i64,
 }
@@ -81,7 +84,12 @@ impl Loader {
                 };
                 match payload.await.map_err(Trouble::Failed)? {
                     Some(node) if node.version == 0 => {
-                        let (payload, czxid) = (node.data, node.czxid);
+                        let (czxid, stored) = (node.czxid, node.data);
+                        let payload = if job.spill.is_some() {
+                            spawn_blocking(move || spill::unwrap(&stored)).await.unwrap_or_else(|e| Err(e.to_string()))
+                        } else {
+                            Ok(stored)
+                        };
                         return Ok(Arc::new(Loaded { job, state, payload, czxid }));
                     }
                     Some(_) | None => {}

@@ -20,7 +20,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::future::{BoxFuture, FutureExt};
+use futures::future::{BoxFuture, FutureExt, ready};
 use futures::stream::{FuturesOrdered, FuturesUnordered, StreamExt};
 use rand::RngExt;
 use tokio::sync::watch;
@@ -38,8 +38,9 @@ use crate::coordination::{
 };
 use crate::handlers::{Cancelled, Handlers, Running, Sink, Task, TaskError, Token};
 use crate::records::tree::WORKERS;
-use crate::records::{Assignment, Outcome, OutcomeStatus, TaskState, WorkerRecord};
+use crate::records::{Assignment, DATA_BYTES_MAX, Outcome, OutcomeStatus, TaskState, WorkerRecord};
 use crate::shutdown::Shutdown;
+use crate::spill;
 
 /// How long a task that was cancelled may take to end by itself.
 const CANCEL_GRACE: Duration = Duration::from_secs(2);
@@ -293,12 +294,15 @@ impl Shift {
                 attempt,
                 token: Token { czxid: loaded.czxid, attempt },
                 args: loaded.job.args.clone(),
-                payload: loaded.payload.clone(),
+                payload: loaded.payload.clone().unwrap_or_default(),
                 cancelled: Cancelled::when(cancelled),
                 sink,
             };
             debug!(task = %task.id, attempt = task.attempt, kind = loaded.job.kind, "running");
-            let running = self.worker.handlers.run(&loaded.job.kind, task);
+            let running = match &loaded.payload {
+                Ok(_) => self.worker.handlers.run(&loaded.job.kind, task),
+                Err(error) => Some(ready(Err(TaskError::new(error))).boxed()),
+            };
             let abort = self.running.spawn(run(assignment.clone(), loaded.clone(), running, cancel.clone()));
             self.stages.insert(assignment, Stage::Running(Stop { cancel, abort }, loaded));
             self.busy += 1;
@@ -330,7 +334,8 @@ impl Shift {
             Err(failed) => (OutcomeStatus::Failed, failed.result, Some(failed.error)),
         };
         debug!(task = %assignment.task, ?status, "ran");
-        let outcome = Outcome { status, worker: Some(self.id.clone()), attempts, result, error };
+        let outcome = Outcome { status, worker: Some(self.id.clone()), attempts, result, spilled: None, error };
+        let outcome = self.spilled_if_large(&assignment, &loaded, outcome);
         let ops = vec![
             Op::Delete { path: assignment.task.path(), version: Some(assignment.version) },
             Op::Set { path: assignment.task.data_path(), data: outcome.to_json(), version: Some(0) },
@@ -345,6 +350,20 @@ impl Shift {
             (assignment, committed)
         };
         self.committing.push(commit.boxed());
+    }
+
+    /// A result that is too large for the tree is kept in the job's directory, where it has one.
+    fn spilled_if_large(&self, assignment: &Assignment, loaded: &Loaded, mut outcome: Outcome) -> Outcome {
+        let Some(directory) = &loaded.job.spill else { return outcome };
+        let result = serde_json::to_vec(&outcome.result).unwrap_or_default();
+        if result.len() > DATA_BYTES_MAX / 2 {
+            let attempt = format!("{:010}.{}-{}", assignment.task.n, outcome.attempts, self.id);
+            match spill::keep_result(directory, &assignment.task.job, &attempt, &result) {
+                Ok(kept) => (outcome.result, outcome.spilled) = (serde_json::Value::Null, Some(kept)),
+                Err(error) => warn!(directory = %directory.display(), %error, "cannot keep a result there"),
+            }
+        }
+        outcome
     }
 
     /// Ends an attempt without an outcome: the assignment is over, and the task waits again or is dead.

@@ -1,0 +1,134 @@
+//! Large payloads and results, kept in a directory that all machines share; the tree holds where, how large, and a checksum.
+//!
+//! In a job with a `spill` directory each payload znode begins with a byte that says what follows: `=` the payload itself,
+//! `@` a [`Reference`] as JSON. Files are written whole, under another name first, and named by their content or by the
+//! attempt that wrote them, so that no two writers share one.
+
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::records::JobId;
+
+/// Payloads up to so many bytes go into the tree also where there is a directory.
+const INLINE_BYTES_MAX: usize = 64 * 1024;
+const INLINE: u8 = b'=';
+const REFERENCE: u8 = b'@';
+/// The ends of our files' names.
+const PAYLOAD: &str = ".payload";
+const OUTCOME: &str = ".outcome";
+
+/// Where something is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reference {
+    /// The file, as every machine of the herd names it.
+    pub file: PathBuf,
+    /// Its length.
+    pub bytes: u64,
+    /// Its SHA-256, in hexadecimal digits.
+    pub sha256: String,
+}
+
+impl Reference {
+    /// What is kept there.
+    ///
+    /// Errors: it cannot be read, or is not what was written.
+    pub fn load(&self) -> Result<Vec<u8>, String> {
+        let file = self.file.display();
+        let bytes = fs::read(&self.file)
+            .map_err(|e| format!("cannot read {file}: {e}; is the spill directory shared with this machine?"))?;
+        if bytes.len() as u64 != self.bytes || digest(&bytes) != self.sha256 {
+            return Err(format!("{file} is not what was written: its length or SHA-256 differs"));
+        }
+        Ok(bytes)
+    }
+}
+
+/// Keeps `bytes` under `<directory>/<job>/<name>`.
+fn store(directory: &Path, job: &JobId, name: &str, bytes: &[u8]) -> std::io::Result<Reference> {
+    let folder = directory.join(job.as_str());
+    fs::create_dir_all(&folder)?;
+    let (file, unfinished) = (folder.join(name), folder.join(format!("{name}.{:08x}", rand::random::<u32>())));
+    let mut writer = File::create(&unfinished)?;
+    writer.write_all(bytes)?;
+    writer.sync_all()?;
+    fs::rename(&unfinished, &file)?;
+    Ok(Reference { file, bytes: bytes.len() as u64, sha256: digest(bytes) })
+}
+
+/// A payload as it goes into the tree; a large one is kept in the directory.
+pub fn wrap(directory: &Path, job: &JobId, payload: Vec<u8>) -> std::io::Result<Vec<u8>> {
+    if payload.len() <= INLINE_BYTES_MAX {
+        return Ok([vec![INLINE], payload].concat());
+    }
+    let reference = store(directory, job, &format!("{}{PAYLOAD}", digest(&payload)), &payload)?;
+    let json = serde_json::to_vec(&reference).map_err(std::io::Error::other)?;
+    Ok([vec![REFERENCE], json].concat())
+}
+
+/// The payload that was wrapped.
+///
+/// Errors: it was not, or what is kept cannot be had.
+pub fn unwrap(stored: &[u8]) -> Result<Vec<u8>, String> {
+    match stored.split_first() {
+        Some((&INLINE, payload)) => Ok(payload.to_vec()),
+        Some((&REFERENCE, json)) => {
+            let reference: Reference = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+            reference.load()
+        }
+        _ => Err("a payload of a job with a spill directory begins with = or @".to_owned()),
+    }
+}
+
+/// Keeps the result of an attempt, told from others by `attempt`.
+pub fn keep_result(directory: &Path, job: &JobId, attempt: &str, result: &[u8]) -> std::io::Result<Reference> {
+    store(directory, job, &format!("{attempt}{OUTCOME}"), result)
+}
+
+/// Removes what was kept for a job, and nothing else.
+pub fn remove(directory: &Path, job: &JobId) {
+    let folder = directory.join(job.as_str());
+    for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.contains(PAYLOAD) || name.contains(OUTCOME) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+    let _ = fs::remove_dir(folder); // stays where somebody else's files are in it
+}
+
+fn digest(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrapped_comes_back_and_what_was_changed_does_not() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let job: JobId = "j-1".parse().expect("valid");
+        for payload in [Vec::new(), b"@small".to_vec(), vec![7; INLINE_BYTES_MAX + 1]] {
+            let stored = wrap(folder.path(), &job, payload.clone()).expect("written");
+            assert!(stored.len() <= INLINE_BYTES_MAX + 1);
+            assert_eq!(unwrap(&stored), Ok(payload));
+        }
+        let large = wrap(folder.path(), &job, vec![8; INLINE_BYTES_MAX + 1]).expect("written");
+        let reference: Reference = serde_json::from_slice(&large[1..]).expect("a reference");
+        fs::write(&reference.file, vec![9; INLINE_BYTES_MAX + 1]).expect("writable");
+        assert!(unwrap(&large).expect_err("changed").contains("SHA-256"));
+        assert!(unwrap(b"raw").is_err() && unwrap(b"").is_err() && unwrap(b"@{}").is_err());
+        fs::write(folder.path().join("j-1/notes"), "somebody's").expect("writable");
+        remove(folder.path(), &job);
+        let left: Vec<_> = fs::read_dir(folder.path().join("j-1")).expect("it stays").flatten().collect();
+        assert_eq!(left.len(), 1);
+    }
+}
