@@ -170,6 +170,41 @@ fn status_shows_the_leader_the_backups_the_workers_with_their_load_and_the_queue
 }
 
 #[test]
+fn a_task_out_of_attempts_is_listed_explained_retried_cancelled_and_forgotten() {
+    let herd = Herd::new();
+    let failing = ["submit", "--job", "bad", "--max-attempts", "2", "--backoff", "10ms", "--count", "3"];
+    let submitted = herd.client(&[&failing[..], &["--", "sh", "-c", "exit 7"]].concat());
+    let job = stdout(&submitted).trim().to_owned();
+    let text = |args: &[&str]| stdout(&herd.client(args));
+    assert_eq!(code(&herd.client(&["wait", "-o", "quiet", &job])), 1);
+    let dead = text(&["list", "--dead", &format!("{job}/1-2")]);
+    assert_eq!(dead.matches("exit code 7").count(), 4, "two tasks, two attempts each: {dead}");
+    assert!(dead.contains("2 attempts, 2 failed, 0 crashed"), "{dead}");
+    let why = text(&["explain", "last"]);
+    assert!(why.contains(&format!("{job}: task 2 is dead after 2 attempts: exit code 7 (on worker-")), "{why}");
+    let info: serde_json::Value = serde_json::from_str(&text(&["info", &job, "-o", "json"])).expect("JSON");
+    assert_eq!((&info["tasks"][0]["state"], &info["record"]["policy"]["backoff_ms"]), (&"dead".into(), &10.into()));
+    assert_eq!(text(&["retry", &format!("{job}/0")]), format!("{job}/0: 1 dead tasks are attempted again\n"));
+    assert_eq!(code(&herd.client(&["wait", "-o", "quiet", &job])), 1);
+    assert_eq!(text(&["list", "--dead", "-o", "json"]).lines().count(), 3, "it failed again");
+    assert_eq!(text(&["cancel", &format!("{job}/2"), "--reason", "enough"]), format!("{job}/2: 1 tasks cancelled\n"));
+    assert!(text(&["info", &format!("{job}/2")]).contains("cancelled    0 attempts  -                         enough"));
+    assert_eq!(text(&["forget", "all"]), format!("{job}: 3 tasks forgotten\n"));
+    assert_eq!(code(&herd.client(&["info", &job])), 3);
+    assert_eq!(code(&herd.client(&["info", "last"])), 3);
+}
+
+#[test]
+fn a_key_that_is_taken_prints_the_job_that_has_it_and_submits_nothing() {
+    let herd = Herd::new();
+    let submit = || herd.client(&["submit", "--key", "nightly", "--kind", "exotic"]);
+    let (first, second) = (submit(), submit());
+    assert_eq!((code(&second), stdout(&second)), (0, stdout(&first)));
+    assert!(stderr(&second).contains("has the key 'nightly' and has not ended: nothing was submitted"));
+    assert_eq!(stdout(&herd.client(&["list"])).lines().count(), 1);
+}
+
+#[test]
 fn what_cannot_be_done_says_what_to_do_instead() {
     let herd = Herd::new();
     let usage = [
@@ -180,6 +215,12 @@ fn what_cannot_be_done_says_what_to_do_instead() {
         (vec!["submit", "--data", "@/no/such/file"], "cannot read /no/such/file"),
         (vec!["submit", "--job", "no spaces"], "A-Z a-z 0-9"),
         (vec!["submit", "--rate", "0"], "--rate"),
+        (vec!["submit", "--backoff", "5m..1s"], "the first must not be longer than the most"),
+        (vec!["submit", "--at", "tomorrow"], "write 2027-01-31T18:00:00Z"),
+        (vec!["submit", "--delay", "1s", "--at", "2027-01-31T18:00:00Z"], "cannot be used with"),
+        (vec!["submit", "--max-attempts", "0"], "--max-attempts"),
+        (vec!["submit", "--spill", "/no/such/folder"], "No such file"),
+        (vec!["cancel", "job/5-1"], "there is no task from 5 to 1"),
         (vec!["wait", "a/b"], "is no job"),
         (vec!["--zookeeper", "localhost", "status"], "lacks a port"),
         (vec!["--session-timeout", "soon", "status"], "write 10s"),

@@ -192,7 +192,7 @@ pub fn job(info: &JobInfo) -> String {
     let record = &info.record;
     let counts: Vec<String> = info.counts().iter().map(|(state, count)| format!("{count} {state}")).collect();
     let mut text = format!("job       {}  {}\n", info.id, if record.sealed { "sealed" } else { "not sealed" });
-    text += &format!("kind      {} {}\n", record.kind, record.args.join(" "));
+    text += &format!("kind      {}\n", [std::slice::from_ref(&record.kind), &record.args].concat().join(" "));
     text += &format!("policy    {}\n", serde_json::to_string(&record.policy).unwrap_or_default());
     text += &format!("client    {}\n", if info.attended { "attends it" } else { "none" });
     if let Some(withdrawn) = &record.withdrawn {

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use futures::future::join_all;
 use serde::Serialize;
 
 use super::view::{Herd, herd};
 use super::{Client, ClientError, Finished, Selected};
-use crate::coordination::paths;
+use crate::coordination::{Reader, paths};
 use crate::records::tree::{WORKERS, task_number};
-use crate::records::{Attempt, JobId, JobRecord, TaskState, WorkerRecord};
+use crate::records::{Attempt, JobId, JobRecord, TaskId, TaskState, WorkerRecord};
 use crate::roles::now_ms;
 
 /// A job, looked at closely.
@@ -72,30 +73,24 @@ impl Client {
         let stored = session.children(&job.data_path()).await?.unwrap_or_default();
         let numbers = below.iter().chain(&stored).filter_map(|name| task_number(name).ok());
         let numbers: BTreeSet<u32> = numbers.filter(|n| selected.contains(*n)).collect();
-        let mut tasks = Vec::new();
+        let (mut tasks, reader) = (Vec::new(), Reader::start(session.clone()));
         for some in numbers.into_iter().collect::<Vec<_>>().chunks(100) {
             let paths: Vec<String> = some.iter().map(|n| job.task(*n).path()).collect();
             let nodes = session.get_many(&paths).await?;
-            for (n, node) in some.iter().zip(nodes) {
-                let task = match node {
-                    Some(node) => Some(outstanding(*n, TaskState::from_json(&node.data), holders.get(n))),
-                    None => self.ended(job, *n).await?,
-                };
-                tasks.extend(task);
+            let ended = some.iter().zip(&nodes).map(async |(n, node)| match node {
+                Some(_) => Ok(None),
+                None => reader.read(job.task(*n).data_path()).await,
+            });
+            for ((n, node), ended) in some.iter().zip(&nodes).zip(join_all(ended).await) {
+                tasks.extend(match (node, ended?) {
+                    (Some(node), _) => Some(outstanding(*n, TaskState::from_json(&node.data), holders.get(n))),
+                    (None, Some(node)) if node.version > 0 => Some(has_ended(&job.task(*n), &node.data)),
+                    (None, _) => None,
+                });
             }
         }
         let attended = below.iter().any(|name| task_number(name).is_err());
         Ok(JobInfo { id: job.to_string(), record, attended, tasks })
-    }
-
-    async fn ended(&self, job: &JobId, n: u32) -> Result<Option<TaskInfo>, ClientError> {
-        let task = job.task(n);
-        let Some(node) = self.session().get(&task.data_path()).await?.filter(|node| node.version > 0) else {
-            return Ok(None);
-        };
-        let Finished { status, worker, attempts, error, .. } = Finished::with_outcome(&task, &node.data);
-        let state = status.to_string();
-        Ok(Some(TaskInfo { n, state, worker, attempts, crashes: 0, history: vec![], not_before_ms: None, error }))
     }
 
     /// Which worker has which of a job's tasks.
@@ -158,6 +153,12 @@ impl Client {
         }
         Ok(reasons)
     }
+}
+
+fn has_ended(task: &TaskId, data: &[u8]) -> TaskInfo {
+    let Finished { status, worker, attempts, error, .. } = Finished::with_outcome(task, data);
+    let state = status.to_string();
+    TaskInfo { n: task.n, state, worker, attempts, crashes: 0, history: vec![], not_before_ms: None, error }
 }
 
 fn outstanding(n: u32, state: Result<TaskState, String>, holder: Option<&String>) -> TaskInfo {
