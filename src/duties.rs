@@ -14,7 +14,8 @@ pub enum Duty {
     Withdraw(JobId, Withdrawn),
     /// End these tasks of a withdrawn job, each with an outcome that says why.
     End(Vec<TaskId>, Withdrawn),
-    /// The job need not wait for that other one any more: it has succeeded.
+    /// The job need not wait for that other one any more, because it has succeeded, as far as is known, or because this one
+    /// is withdrawn.
     Release {
         /// Which job.
         job: JobId,
@@ -33,7 +34,7 @@ pub enum Duty {
 /// | attached, and without its client | withdrawn: aborted; once nothing is outstanding, removed |
 /// | after another that has ended without success, or is gone | withdrawn: aborted |
 /// | after another that has succeeded | released from it |
-/// | withdrawn | rid of its tasks |
+/// | withdrawn | rid of its tasks, and released |
 pub fn duties(ledger: &Ledger) -> Vec<Duty> {
     let mut duties = Vec::new();
     let mut room = ENDED_MAX;
@@ -46,6 +47,8 @@ pub fn duties(ledger: &Ledger) -> Vec<Duty> {
             let ended = end(job, withdrawn, &mut room);
             let over = ended.is_none() && !outstanding;
             duties.extend(ended);
+            let release = |after: &JobId| Duty::Release { job: job.id.clone(), after: after.clone() };
+            duties.extend(record.after.first().map(release));
             if over && left {
                 duties.push(Duty::Remove(job.id.clone()));
             }

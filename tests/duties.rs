@@ -79,6 +79,16 @@ fn an_attached_job_is_aborted_and_removed_when_its_client_is_gone() {
 }
 
 #[test]
+fn a_withdrawn_job_is_released_from_what_it_waited_for() {
+    let ledger = with(|record| {
+        record.after = vec![job("before")];
+        record.withdrawn = Some(Withdrawn { status: OutcomeStatus::Cancelled, reason: "by hand".to_owned() });
+    });
+    let release = Duty::Release { job: job("j"), after: job("before") };
+    assert!(matches!(&duties(&ledger)[..], [Duty::End(..), last] if *last == release));
+}
+
+#[test]
 fn a_job_is_released_when_the_one_before_it_has_succeeded_and_not_sooner() {
     let mut ledger = with(|record| record.after = vec![job("before")]);
     set(&mut ledger, "before", 1, |record| record.sealed = false);

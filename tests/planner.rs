@@ -195,6 +195,19 @@ fn a_takeover_moves_nothing_that_a_live_worker_has() {
 }
 
 #[test]
+fn a_takeover_keeps_what_the_leader_before_assigned_by_a_clock_that_was_ahead() {
+    let mut ledger = backlog(2); // its clock stands at 0
+    let state = TaskState { not_before_ms: Some(5_000), ..TaskState::default().attempted("w", "exit code 3") };
+    ledger.task_is(&job("j").task(0), 1, &state);
+    let record = WorkerRecord { assigned: vec!["j/0000000000@1".to_owned()], ..runs(1, &["k"]) };
+    ledger.workers_are(&[(worker("w"), record), (worker("idle"), runs(4, &["k"]))], true);
+    ledger.wake(9_000);
+    let lists = lists(&mut ledger);
+    assert_eq!(lists["idle"], ["j/0000000001"], "and not the one that w has");
+    assert!(!lists.contains_key("w"));
+}
+
+#[test]
 fn an_assignment_that_is_over_or_that_two_workers_list_is_adopted_once() {
     let mut ledger = backlog(1);
     let mut record = runs(2, &["k"]);

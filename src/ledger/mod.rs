@@ -41,7 +41,7 @@ pub struct Ledger {
     /// Jobs that a leader has more to do for than to assign their tasks: see [`duties`](crate::duties).
     pub(crate) special: BTreeSet<JobKey>,
     /// Tasks that are not to be assigned before a moment, by that moment.
-    deferred: BTreeSet<(i64, JobKey, u32)>,
+    pub(crate) deferred: BTreeSet<(i64, JobKey, u32)>,
     /// Jobs that are not to be begun before a moment, by that moment.
     sleeping: BTreeSet<(i64, JobKey)>,
     /// Workers that are being refilled, the one with the most idle slots first.

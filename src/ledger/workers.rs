@@ -86,8 +86,14 @@ impl Ledger {
         let TaskId { job, n } = &assignment.task;
         let Some(key) = self.job_keys.get(job).copied() else { return false };
         let Some(job) = self.jobs.get_mut(&key) else { return false };
-        if job.version(*n) != assignment.version || !job.unwait(*n) {
+        if job.version(*n) != assignment.version {
             return false;
+        }
+        // Whoever assigned a task that waits for its moment had a clock that was ahead of this one.
+        match (job.unwait(*n), job.deferred.remove(n)) {
+            (true, _) => {}
+            (false, Some(at_ms)) => drop(self.deferred.remove(&(at_ms, key, *n))),
+            (false, None) => return false,
         }
         let alone = job.is_on_its_last_life(*n);
         self.hold(id, Entry { job: key, n: *n, version: assignment.version, alone });

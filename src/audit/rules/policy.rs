@@ -69,6 +69,9 @@ impl Rules {
     /// `after`: a job is released from one before it only when that has succeeded.
     pub(super) fn is_released_rightly(&mut self, job: &JobId, before: &[u8], record: &Record) {
         let Some((was, now)) = JobRecord::from_json(before).ok().zip(self.job_record(job)) else { return };
+        if now.withdrawn.is_some() {
+            return; // it will not begin
+        }
         for other in was.after.iter().filter(|other| !now.after.contains(other)) {
             let fine = self.job_record(other).is_some_and(|other| !other.failed && other.withdrawn.is_none());
             if !fine || !self.has_ended(other) {

@@ -5,8 +5,8 @@ use std::collections::{BTreeSet, HashSet};
 use futures::future::join_all;
 
 use super::{Client, ClientError, Selected, close};
-use crate::coordination::{CommitError, Committer, Failure, Op, Reader, Refusal};
-use crate::records::tree::task_number;
+use crate::coordination::{CommitError, Committer, Failure, Op, Reader, Refusal, paths};
+use crate::records::tree::{later_job, task_number};
 use crate::records::{JobId, JobRecord, Outcome, OutcomeStatus, TaskId, TaskState, Withdrawn};
 use crate::roles::unsuccessful;
 
@@ -24,15 +24,11 @@ impl Client {
         let job = &selected.job;
         let mut outstanding: BTreeSet<TaskId> = self.tasks(selected).await?.into_iter().collect();
         if selected.tasks.is_none() {
-            let record = self
-                .set_record(job, |record| {
-                    (record.sealed, record.failed) = (true, true);
-                    record.withdrawn.get_or_insert_with(|| withdrawn.clone());
-                })
-                .await?;
-            for before in &record.after {
-                self.delete(before.after_path(job)).await?;
-            }
+            self.set_record(job, |record| {
+                (record.sealed, record.failed) = (true, true);
+                record.withdrawn.get_or_insert_with(|| withdrawn.clone());
+            })
+            .await?;
             outstanding.extend(self.tasks(selected).await?); // submitted in between
         }
         let (committer, reader) =
@@ -129,6 +125,9 @@ impl Client {
             }
         }
         if selected.tasks.is_none() {
+            for name in names.iter().filter(|name| later_job(name).is_some()) {
+                self.delete(paths::join(&job.data_path(), name)).await?; // that job will be aborted
+            }
             close(self.session(), job).await?;
         }
         Ok(forgotten)

@@ -249,8 +249,13 @@ async fn close(session: &Session, job: &JobId) -> Result<bool, Failure> {
         ops.extend(stored.iter().map(|name| delete(paths::join(&job.data_path(), name))));
         ops.extend([delete(job.data_path()), delete(job.path())]);
         let record = session.get(&job.path()).await?.and_then(|node| JobRecord::from_json(&node.data).ok());
-        let (key, spill) = record.map_or((None, None), |record| (record.key, record.spill));
+        let (key, spill, after) = record.map_or_else(Default::default, |r| (r.key, r.spill, r.after));
         ops.extend(free(session, job, key).await?);
+        for path in after.iter().map(|before| before.after_path(job)) {
+            if session.get(&path).await?.is_some() {
+                ops.push(delete(path));
+            }
+        }
         match session.multi(&ops).await {
             Ok(_) => {
                 if let Some(directory) = spill {

@@ -6,7 +6,7 @@ use tracing::{debug, info};
 use super::{Setback, Standing};
 use crate::coordination::{CommitError, Committer, Failure, MultiFailure, Op, Refusal, paths};
 use crate::duties::{Duty, duties};
-use crate::records::tree::key_path;
+use crate::records::tree::{key_path, task_number};
 use crate::records::{JobId, JobRecord, Outcome, TaskId, Withdrawn};
 
 impl Standing {
@@ -49,13 +49,9 @@ impl Standing {
             return Ok(());
         }
         info!(%job, status = ?withdrawn.status, reason = withdrawn.reason, "withdrawing");
-        let kept = record.after.clone();
         let record = JobRecord { sealed: true, failed: true, withdrawn: Some(withdrawn), ..record };
         let set = Op::Set { path: job.path(), data: record.to_json(), version: Some(version) };
         self.session.multi(&[guard.clone(), set]).await?;
-        for before in kept {
-            self.let_go(guard, &before, job).await?;
-        }
         Ok(())
     }
 
@@ -88,23 +84,52 @@ impl Standing {
 
     async fn release(&self, guard: &Op, job: &JobId, after: &JobId) -> Result<(), MultiFailure> {
         let Some((mut record, version)) = self.record(job).await? else { return Ok(()) };
+        if !record.after.contains(after) {
+            return Ok(()); // done already: the mirror is behind
+        }
+        let mut ops = vec![guard.clone()];
+        if record.withdrawn.is_none() {
+            let Some(succeeded) = self.has_succeeded(after).await? else { return Ok(()) };
+            ops.push(succeeded);
+        }
         record.after.retain(|before| before != after);
-        info!(%job, %after, left = record.after.len(), "released: the job before it has succeeded");
-        let set = Op::Set { path: job.path(), data: record.to_json(), version: Some(version) };
-        self.session.multi(&[guard.clone(), set]).await?;
-        self.let_go(guard, after, job).await
+        info!(%job, %after, left = record.after.len(), withdrawn = record.withdrawn.is_some(), "released");
+        ops.push(Op::Set { path: job.path(), data: record.to_json(), version: Some(version) });
+        ops.extend(self.hold(after, job).await?);
+        self.session.multi(&ops).await?;
+        // Its client may have left it open for this.
+        match self.record(after).await? {
+            Some((record, _)) if record.sealed => self.close(guard, after).await,
+            _ => Ok(()),
+        }
     }
 
-    /// A job is kept no more for a later one; its client may have left it open for that.
-    async fn let_go(&self, guard: &Op, job: &JobId, later: &JobId) -> Result<(), MultiFailure> {
-        self.unless_gone(guard, vec![Op::Delete { path: job.after_path(later), version: None }]).await?;
-        if self.record(job).await?.is_some_and(|(record, _)| record.sealed) {
-            self.close(guard, job).await?;
+    /// Looks into the tree whether a job has ended, every task of it done; the check that it is still so. The mirror does
+    /// not tell: it may show a record that is younger than the tasks that it shows.
+    async fn has_succeeded(&self, job: &JobId) -> Result<Option<Op>, Failure> {
+        // Sealed first: then no task comes any more. Failed last: the mark comes with the end of the task.
+        if !self.record(job).await?.is_some_and(|(record, _)| record.sealed) {
+            return Ok(None);
         }
-        Ok(())
+        let names = self.session.children(&job.path()).await?.unwrap_or_default();
+        let left = names.iter().any(|name| task_number(name).is_ok());
+        let succeeded = |(record, _): &(JobRecord, i32)| !left && !record.failed && record.withdrawn.is_none();
+        let found = self.record(job).await?.filter(succeeded);
+        Ok(found.map(|(_, version)| Op::Check { path: job.path(), version: Some(version) }))
+    }
+
+    /// Takes away what keeps a job for a later one, where that is there.
+    async fn hold(&self, job: &JobId, later: &JobId) -> Result<Option<Op>, Failure> {
+        let path = job.after_path(later);
+        let there = self.session.get(&path).await?.is_some();
+        Ok(there.then_some(Op::Delete { path, version: None }))
     }
 
     async fn remove(&self, guard: &Op, job: &JobId) -> Result<(), MultiFailure> {
+        let tasks = self.session.children(&job.path()).await?.unwrap_or_default();
+        if tasks.iter().any(|name| task_number(name).is_ok()) {
+            return Ok(()); // the mirror is behind
+        }
         let names = self.session.children(&job.data_path()).await?.unwrap_or_default();
         let committer = Committer::start(self.session.clone(), Some(guard.clone()));
         let delete = |name: &String| {
@@ -114,22 +139,22 @@ impl Standing {
         self.close(guard, job).await
     }
 
-    /// Closes a job, and frees its key, unless something is left in it.
+    /// Closes a job, unless something is left in it; frees its key, and what is kept for it.
     pub(super) async fn close(&self, guard: &Op, job: &JobId) -> Result<(), MultiFailure> {
-        let close = [job.data_path(), job.path()].map(|path| Op::Delete { path, version: None });
-        let ops = close.into_iter().chain(self.key_of(job).await?).collect();
+        let mut ops = [job.data_path(), job.path()].map(|path| Op::Delete { path, version: None }).to_vec();
+        if let Some((record, _)) = self.record(job).await? {
+            for before in &record.after {
+                ops.extend(self.hold(before, job).await?);
+            }
+            if let Some(path) = record.key.map(|key| key_path(&key)) {
+                let node = self.session.get(&path).await?.filter(|node| node.data == job.as_str().as_bytes());
+                ops.extend(node.map(|node| Op::Delete { path, version: Some(node.version) }));
+            }
+        }
         if self.unless_gone(guard, ops).await? {
             info!(%job, "closed, for its client");
         }
         Ok(())
-    }
-
-    /// Deletes the key that a job has, where it still has it.
-    async fn key_of(&self, job: &JobId) -> Result<Option<Op>, Failure> {
-        let Some(key) = self.record(job).await?.and_then(|(record, _)| record.key) else { return Ok(None) };
-        let path = key_path(&key);
-        let node = self.session.get(&path).await?.filter(|node| node.data == job.as_str().as_bytes());
-        Ok(node.map(|node| Op::Delete { path, version: Some(node.version) }))
     }
 
     /// Deletes, unless somebody else has, or something is left in it; whether it was done.

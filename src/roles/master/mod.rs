@@ -242,6 +242,7 @@ impl Standing {
         }
         let Some(workers) = self.refresh.workers_seen.take() else { return };
         self.refresh.pending = false;
+        self.ledger.wake(now_ms());
         self.ledger.workers_are(&workers, true);
         self.ledger.forget_interrupted();
         let counts = self.ledger.counts();
