@@ -57,6 +57,8 @@ fn head(page: &mut String, cases: &[Case], when: &str, machine: &str) {
          candidate after its successor has begun;\n\
          - no task is in the lists of two live workers at once; a worker's znode is ephemeral;\n\
          - a sealed job gets no more tasks, and they are as many as its client counted;\n\
+         - nothing is assigned that is dead, in backoff or delayed, or whose job waits for another that has not succeeded;\n\
+         - of the jobs with one key, one at most has not ended;\n\
          - a job is closed with nothing left in it, and at the end of the log no task waits or runs.\n\n\
          A second witness counts executions: where the table names a number, each task appended a line to a file when it \
          began and when it ended. Executions may exceed tasks, commits may not.\n\n",

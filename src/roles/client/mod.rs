@@ -110,6 +110,16 @@ pub enum ClientError {
     },
 }
 
+impl ClientError {
+    /// Why nothing more can be submitted to a job that is sealed.
+    fn closed(job: &JobId, record: &JobRecord) -> Self {
+        match &record.withdrawn {
+            Some(withdrawn) => ClientError::Withdrawn { job: job.clone(), reason: withdrawn.reason.clone() },
+            None => ClientError::Sealed(job.clone()),
+        }
+    }
+}
+
 /// A task's end, as `-o json` shows it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Finished {

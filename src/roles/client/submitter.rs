@@ -16,7 +16,7 @@ use crate::coordination::{
     Change, CommitError, Failure, Mirror, Node, Op, Refusal, Scope, Session, SessionConfig, paths,
 };
 use crate::records::tree::task_number;
-use crate::records::{JobId, JobRecord, TaskId, TaskState, Withdrawn};
+use crate::records::{JobId, JobRecord, TaskId, TaskState};
 
 /// How many payloads may wait to be acknowledged before `submit` itself waits.
 pub(super) const UNACKNOWLEDGED_MAX: usize = 4096;
@@ -225,9 +225,8 @@ impl Submitter {
             _ => true,
         });
         self.unacknowledged = 0;
-        let withdrawn = self.record.withdrawn.clone();
         for reply in refused {
-            let _ = reply.send(Err(refusal(&id, withdrawn.as_ref())));
+            let _ = reply.send(Err(ClientError::closed(&id, &self.record)));
         }
     }
 
@@ -313,7 +312,7 @@ impl Submitter {
 
     fn submit(&mut self, Submission { payload, reply }: Submission, calls: &mut Calls) {
         if !matches!(self.seal, Seal::Open) {
-            let _ = reply.send(Err(refusal(&self.id, self.record.withdrawn.as_ref())));
+            let _ = reply.send(Err(ClientError::closed(&self.id, &self.record)));
             return;
         }
         let n = self.next;
@@ -484,14 +483,6 @@ impl Submitter {
             Err(Failure::Unknown(_) | Failure::Refused(Refusal::BadVersion | Refusal::NoNode)) => Err(End::Rejoin),
             Err(failure) => Err(failure.into()),
         }
-    }
-}
-
-/// Why nothing more can be submitted.
-fn refusal(job: &JobId, withdrawn: Option<&Withdrawn>) -> ClientError {
-    match withdrawn {
-        Some(withdrawn) => ClientError::Withdrawn { job: job.clone(), reason: withdrawn.reason.clone() },
-        None => ClientError::Sealed(job.clone()),
     }
 }
 

@@ -38,9 +38,8 @@ use crate::coordination::{
 };
 use crate::handlers::{Cancelled, Handlers, Running, Sink, Task, TaskError, Token};
 use crate::records::tree::WORKERS;
-use crate::records::{Assignment, DATA_BYTES_MAX, Outcome, OutcomeStatus, TaskState, WorkerRecord};
+use crate::records::{Assignment, Outcome, OutcomeStatus, TaskState, WorkerRecord};
 use crate::shutdown::Shutdown;
-use crate::spill;
 
 /// How long a task that was cancelled may take to end by itself.
 const CANCEL_GRACE: Duration = Duration::from_secs(2);
@@ -335,7 +334,7 @@ impl Shift {
         };
         debug!(task = %assignment.task, ?status, "ran");
         let outcome = Outcome { status, worker: Some(self.id.clone()), attempts, result, spilled: None, error };
-        let outcome = self.spilled_if_large(&assignment, &loaded, outcome);
+        let outcome = load::kept_if_large(&assignment.task, &loaded.job, outcome);
         let ops = vec![
             Op::Delete { path: assignment.task.path(), version: Some(assignment.version) },
             Op::Set { path: assignment.task.data_path(), data: outcome.to_json(), version: Some(0) },
@@ -350,20 +349,6 @@ impl Shift {
             (assignment, committed)
         };
         self.committing.push(commit.boxed());
-    }
-
-    /// A result that is too large for the tree is kept in the job's directory, where it has one.
-    fn spilled_if_large(&self, assignment: &Assignment, loaded: &Loaded, mut outcome: Outcome) -> Outcome {
-        let Some(directory) = &loaded.job.spill else { return outcome };
-        let result = serde_json::to_vec(&outcome.result).unwrap_or_default();
-        if result.len() > DATA_BYTES_MAX / 2 {
-            let attempt = format!("{:010}.{}-{}", assignment.task.n, outcome.attempts, self.id);
-            match spill::keep_result(directory, &assignment.task.job, &attempt, &result) {
-                Ok(kept) => (outcome.result, outcome.spilled) = (serde_json::Value::Null, Some(kept)),
-                Err(error) => warn!(directory = %directory.display(), %error, "cannot keep a result there"),
-            }
-        }
-        outcome
     }
 
     /// Ends an attempt without an outcome: the assignment is over, and the task waits again or is dead.
