@@ -312,3 +312,20 @@ fn help_shows_defaults_variables_and_exit_codes() {
         }
     }
 }
+
+#[test]
+fn a_client_that_still_submits_to_a_job_that_is_cancelled_receives_what_it_had_submitted() {
+    let herd = Herd::new();
+    let submit = ["submit", "--wait", "--kind", "sleep", "--data", "100", "--count", "1000", "--rate", "50"];
+    let args = [&submit[..], &["--job", "long", "-o", "json"]].concat();
+    let mut submitting = herd.command(env!("CARGO_BIN_EXE_client"), &args);
+    let submitting = submitting.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it was built");
+    herd.until("some are assigned", |status| status.contains("sleep: ") && status.contains("4 assigned"));
+    assert_eq!(code(&herd.client(&["cancel", "last", "--reason", "no more"])), 0);
+    let ended = submitting.wait_with_output().expect("it ends");
+    assert_eq!(code(&ended), 1);
+    assert!(stderr(&ended).contains("was withdrawn: no more"), "{}", stderr(&ended));
+    let outcomes = stdout(&ended);
+    assert!(outcomes.lines().count() >= 4 && outcomes.lines().all(|line| line.contains(r#""status":"cancelled""#)));
+    herd.until("nothing is left", |status| status.contains("queue    0 jobs"));
+}

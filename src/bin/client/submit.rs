@@ -181,7 +181,11 @@ async fn attend(
     loop {
         tokio::select! {
             sent = &mut submitting, if !submitted => {
-                sent?;
+                match sent {
+                    // What was submitted has ended, or will: it is received all the same.
+                    Err(error @ ClientError::Withdrawn { .. }) => eprintln!("{error}"),
+                    sent => sent?,
+                }
                 submitted = true;
             }
             next = results.next() => match next? {

@@ -254,7 +254,7 @@ impl Submitter {
                 }
                 if self.tasks.values().all(|task| matches!(task, Submitted::Dead)) {
                     if self.tasks.is_empty() && !close(session, &self.id).await? {
-                        warn!(job = %self.id, "something that this client did not submit is left in it: leaving it open");
+                        info!(job = %self.id, "a later job waits for it, or something of others is left in it: leaving it open");
                     }
                     return Ok(());
                 }
