@@ -166,6 +166,11 @@ impl Servers {
         self.run(&["kill", &number.to_string()]).await.map(drop)
     }
 
+    /// Whether every server serves.
+    pub(super) async fn serve(&self) -> bool {
+        self.run(&["serving"]).await.is_ok()
+    }
+
     pub(super) async fn revive(&self, number: usize) -> anyhow::Result<()> {
         self.run(&["revive", &number.to_string()]).await.map(drop)
     }

@@ -1,8 +1,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use crate::records::live::{Live, STREAM_BYTES_MAX, Tail};
 
@@ -24,39 +25,46 @@ impl fmt::Display for Token {
     }
 }
 
-/// Tells when a task was cancelled.
-#[derive(Debug, Clone)]
-pub struct Cancelled {
-    cancelled: Option<watch::Receiver<bool>>,
+/// What goes from a worker to a running task and back.
+#[derive(Debug, Default)]
+pub(crate) struct Signals {
+    cancelled: AtomicBool,
+    woken: Notify,
+    state: Mutex<State>,
 }
+
+impl Signals {
+    pub(crate) fn cancel(&self) {
+        self.cancelled.store(true, Ordering::SeqCst);
+        self.woken.notify_waiters();
+    }
+}
+
+/// Tells when a task was cancelled.
+#[derive(Debug, Clone, Default)]
+pub struct Cancelled(pub(crate) Arc<Signals>);
 
 impl Cancelled {
     /// Never: for tests of handlers.
     pub fn never() -> Self {
-        Cancelled { cancelled: None }
-    }
-
-    pub(crate) fn when(cancelled: watch::Receiver<bool>) -> Self {
-        Cancelled { cancelled: Some(cancelled) }
+        Self::default()
     }
 
     /// Completes once the task was cancelled: there are 2 s to clean up.
-    pub async fn wait(&mut self) {
-        if let Some(cancelled) = &mut self.cancelled
-            && cancelled.wait_for(|cancelled| *cancelled).await.is_ok()
-        {
-            return;
+    pub async fn wait(&self) {
+        let woken = self.0.woken.notified();
+        tokio::pin!(woken);
+        woken.as_mut().enable(); // so that no call between the look and the wait is missed
+        if !self.0.cancelled.load(Ordering::SeqCst) {
+            woken.await;
         }
-        std::future::pending().await
     }
 }
 
 /// What others see of a task while it runs: `client logs --follow` and `client info`. Shown once a second, for tasks that
 /// run for longer than that; what is not seen is not kept.
 #[derive(Debug, Clone, Default)]
-pub struct Sink {
-    state: Arc<Mutex<State>>,
-}
+pub struct Sink(pub(crate) Arc<Signals>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -69,7 +77,7 @@ struct State {
 impl Sink {
     /// So much is done, from 0 to 1, and this is what it is at.
     pub fn progress(&self, done: f64, message: &str) {
-        let mut state = self.state.lock().expect("no panic holds this lock");
+        let mut state = self.0.state.lock().expect("no panic holds this lock");
         state.progress = done.is_finite().then(|| done.clamp(0.0, 1.0));
         message.clone_into(&mut state.message);
         state.changed = true;
@@ -82,7 +90,7 @@ impl Sink {
 
     /// More of a stream.
     pub(super) fn print(&self, stream: &'static str, bytes: &[u8]) {
-        let mut state = self.state.lock().expect("no panic holds this lock");
+        let mut state = self.0.state.lock().expect("no panic holds this lock");
         let (from, tail) = state.streams.entry(stream).or_default();
         tail.extend_from_slice(bytes);
         let over = tail.len().saturating_sub(STREAM_BYTES_MAX);
@@ -93,7 +101,7 @@ impl Sink {
 
     /// What there is to be shown, if it has changed since it was last taken.
     pub(crate) fn take(&self, worker: &str, attempt: u32) -> Option<Live> {
-        let mut state = self.state.lock().expect("no panic holds this lock");
+        let mut state = self.0.state.lock().expect("no panic holds this lock");
         std::mem::take(&mut state.changed).then(|| {
             let tail = |(from, bytes): &(u64, Vec<u8>)| {
                 // A character that is cut at the front of the tail is left out, so that offsets stay those of the bytes.

@@ -55,7 +55,7 @@ impl Handler for Exec {
                 let _ = stdin.write_all(&payload).await; // a program need not read it
             }
         };
-        let mut cancelled = task.cancelled;
+        let cancelled = task.cancelled;
         let pid = group.pid;
         let end = async {
             tokio::select! {

@@ -29,6 +29,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+pub(crate) use context::Signals;
 pub use context::{Cancelled, Sink, Token};
 pub use echo::Echo;
 pub use exec::Exec;

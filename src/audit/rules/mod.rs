@@ -127,7 +127,11 @@ impl Rules {
         }
     }
 
+    /// A rule was broken, unless ZooKeeper had lost transactions by then: of what follows nothing can be said.
     fn broken(&mut self, rule: &'static str, what: String, record: &Record) {
+        if !self.tree.contradictions.is_empty() {
+            return;
+        }
         self.violations.push(Violation {
             rule,
             what,

@@ -1,39 +1,53 @@
 //! Showing what runs while it runs.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Shift;
+use tokio::task::AbortHandle;
+use tokio::time::sleep;
+
+use super::load::Loaded;
+use super::{Shift, Stage};
 use crate::coordination::Op;
-use crate::handlers::Sink;
-use crate::records::{Assignment, TaskId};
+use crate::handlers::{Signals, Sink};
+use crate::records::TaskId;
 
 /// How often what runs is shown, and how old it must be.
 pub(super) const SHOW_EVERY: Duration = Duration::from_secs(1);
 /// The most tasks that are shown at a time.
 const SHOWN_MAX: usize = 100;
 
-/// What a running task shows.
-pub(super) struct Shown {
-    sink: Sink,
-    attempt: u32,
-    since: Instant,
+/// A task that runs: how it is stopped, and what it shows.
+pub(super) struct InSlot {
+    pub(super) loaded: Arc<Loaded>,
+    pub(super) signals: Arc<Signals>,
+    pub(super) abort: AbortHandle,
+    pub(super) since: Instant,
     /// Whether its znode was created.
-    there: bool,
+    pub(super) shown: bool,
 }
 
-impl Shown {
-    pub(super) fn new(sink: Sink, attempt: u32) -> Self {
-        Shown { sink, attempt, since: Instant::now(), there: false }
+impl InSlot {
+    /// Tells the handler, and drops it if it has not ended after `grace`.
+    pub(super) fn stop_within(self, grace: Duration) {
+        self.signals.cancel();
+        tokio::spawn(async move {
+            sleep(grace).await;
+            self.abort.abort();
+        });
     }
 }
 
 impl Shift {
     /// Writes what has changed. Nobody waits for it, and nothing depends on it.
     pub(super) fn show(&mut self) {
-        let old = self.shown.iter_mut().filter(|(_, shown)| shown.since.elapsed() >= SHOW_EVERY);
-        let changed = old.filter_map(|(assignment, shown)| {
-            let live = shown.sink.take(&self.id, shown.attempt)?;
-            Some((assignment.task.live_path(), live.to_json(), std::mem::replace(&mut shown.there, true)))
+        let changed = self.stages.iter_mut().filter_map(|(assignment, stage)| {
+            let Stage::Running(slot) = stage else { return None };
+            if slot.since.elapsed() < SHOW_EVERY {
+                return None;
+            }
+            let live = Sink(slot.signals.clone()).take(&self.id, slot.loaded.state.attempt + 1)?;
+            Some((assignment.task.live_path(), live.to_json(), std::mem::replace(&mut slot.shown, true)))
         });
         for (path, data, there) in changed.take(SHOWN_MAX).collect::<Vec<_>>() {
             let op = if there {
@@ -45,23 +59,10 @@ impl Shift {
         }
     }
 
-    /// The task does not run any more. What was shown goes before anything that is committed after this.
-    pub(super) fn hide(&mut self, assignment: &Assignment) {
-        if self.shown.remove(assignment).is_some_and(|shown| shown.there) {
-            self.remove_shown(&assignment.task);
+    /// A task does not run any more. What was shown goes before anything that is committed after this.
+    pub(super) fn hide(&self, task: &TaskId, slot: &InSlot) {
+        if slot.shown {
+            drop(self.committer.commit(vec![Op::Delete { path: task.live_path(), version: None }]));
         }
-    }
-
-    /// Nothing runs any more.
-    pub(super) fn hide_all(&mut self) {
-        for (assignment, shown) in std::mem::take(&mut self.shown) {
-            if shown.there {
-                self.remove_shown(&assignment.task);
-            }
-        }
-    }
-
-    fn remove_shown(&self, task: &TaskId) {
-        drop(self.committer.commit(vec![Op::Delete { path: task.live_path(), version: None }]));
     }
 }

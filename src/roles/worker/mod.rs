@@ -23,12 +23,11 @@ use std::time::{Duration, Instant};
 use futures::future::{BoxFuture, FutureExt, ready};
 use futures::stream::{FuturesOrdered, FuturesUnordered, StreamExt};
 use rand::RngExt;
-use tokio::sync::watch;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
-use self::live::{SHOW_EVERY, Shown};
+use self::live::{InSlot, SHOW_EVERY};
 use self::load::{Loaded, Loader, Trouble};
 use super::life::Role;
 use super::{now_ms, unsuccessful};
@@ -36,7 +35,7 @@ use crate::coordination::watch::NodeWatch;
 use crate::coordination::{
     CommitError, Committer, Failure, Node, Op, Reader, Refusal, Registration, Session, State, paths,
 };
-use crate::handlers::{Cancelled, Handlers, Running, Sink, Task, TaskError, Token};
+use crate::handlers::{Cancelled, Handlers, Running, Signals, Sink, Task, TaskError, Token};
 use crate::records::tree::WORKERS;
 use crate::records::{Assignment, Outcome, OutcomeStatus, TaskState, WorkerRecord};
 use crate::shutdown::Shutdown;
@@ -83,7 +82,6 @@ impl Role for Worker {
             loading: FuturesOrdered::new(),
             running: JoinSet::new(),
             busy: 0,
-            shown: HashMap::new(),
             committing: FuturesUnordered::new(),
             stopping: None,
             paused: false,
@@ -112,8 +110,6 @@ struct Shift {
     running: JoinSet<Ended>,
     /// How many slots are taken.
     busy: usize,
-    /// What runs, as it is seen from outside.
-    shown: HashMap<Assignment, Shown>,
     committing: FuturesUnordered<Call<Result<(), CommitError>>>,
     /// When running tasks must be over, once the shutdown was asked for.
     stopping: Option<Instant>,
@@ -124,26 +120,9 @@ struct Shift {
 enum Stage {
     Loading,
     Queued,
-    Running(Stop, Arc<Loaded>),
+    Running(InSlot),
     Committing,
     Over,
-}
-
-/// How a running task is stopped.
-struct Stop {
-    cancel: Arc<watch::Sender<bool>>,
-    abort: AbortHandle,
-}
-
-impl Stop {
-    /// Tells the handler, and drops it if it has not ended after `grace`.
-    fn within(self, grace: Duration) {
-        let _ = self.cancel.send(true);
-        tokio::spawn(async move {
-            sleep(grace).await;
-            self.abort.abort();
-        });
-    }
 }
 
 struct Ended {
@@ -197,7 +176,7 @@ impl Shift {
                     self.paused = false;
                     self.take_list();
                 },
-                _ = tick.tick(), if !self.shown.is_empty() => self.show(),
+                _ = tick.tick(), if self.busy > 0 => self.show(),
                 _ = status.changed() => if status.borrow_and_update().state == State::Over {
                     return Err(Failure::SessionOver("expired or closed".to_owned()));
                 },
@@ -242,11 +221,11 @@ impl Shift {
         let withdrawn: Vec<Assignment> = self.stages.keys().filter(|a| !listed.contains(a)).cloned().collect();
         for assignment in withdrawn {
             match self.stages.remove(&assignment) {
-                Some(Stage::Running(stop, _)) => {
+                Some(Stage::Running(slot)) => {
                     info!(task = %assignment.task, "withdrawn: stopping it");
                     self.busy -= 1;
-                    self.hide(&assignment);
-                    stop.within(CANCEL_GRACE);
+                    self.hide(&assignment.task, &slot);
+                    slot.stop_within(CANCEL_GRACE);
                 }
                 Some(Stage::Queued) => self.queue.retain(|(queued, _)| *queued != assignment),
                 Some(Stage::Loading | Stage::Committing | Stage::Over) | None => {}
@@ -284,36 +263,32 @@ impl Shift {
     fn fill_slots(&mut self) {
         while !self.paused && self.busy < self.worker.slots as usize {
             let Some((assignment, loaded)) = self.queue.pop_front() else { return };
-            let (cancel, cancelled) = watch::channel(false);
-            let cancel = Arc::new(cancel);
-            let (sink, attempt) = (Sink::default(), loaded.state.attempt + 1);
-            self.shown.insert(assignment.clone(), Shown::new(sink.clone(), attempt));
+            let (signals, attempt) = (Arc::new(Signals::default()), loaded.state.attempt + 1);
             let task = Task {
                 id: assignment.task.clone(),
                 attempt,
                 token: Token { czxid: loaded.czxid, attempt },
                 args: loaded.job.args.clone(),
                 payload: loaded.payload.clone().unwrap_or_default(),
-                cancelled: Cancelled::when(cancelled),
-                sink,
+                cancelled: Cancelled(signals.clone()),
+                sink: Sink(signals.clone()),
             };
             debug!(task = %task.id, attempt = task.attempt, kind = loaded.job.kind, "running");
             let running = match &loaded.payload {
                 Ok(_) => self.worker.handlers.run(&loaded.job.kind, task),
                 Err(error) => Some(ready(Err(TaskError::new(error))).boxed()),
             };
-            let abort = self.running.spawn(run(assignment.clone(), loaded.clone(), running, cancel.clone()));
-            self.stages.insert(assignment, Stage::Running(Stop { cancel, abort }, loaded));
+            let abort = self.running.spawn(run(assignment.clone(), loaded.clone(), running, signals.clone()));
+            let slot = InSlot { loaded, signals, abort, since: Instant::now(), shown: false };
+            self.stages.insert(assignment, Stage::Running(slot));
             self.busy += 1;
         }
     }
 
     fn ended(&mut self, Ended { assignment, loaded, result }: Ended) {
-        if !matches!(self.stages.get(&assignment), Some(Stage::Running(..))) {
-            return; // withdrawn meanwhile
-        }
+        let Some(Stage::Running(slot)) = self.stages.get(&assignment) else { return }; // withdrawn meanwhile
+        self.hide(&assignment.task, slot);
         self.busy -= 1;
-        self.hide(&assignment);
         let policy = &loaded.job.policy;
         let attempts = loaded.state.attempt + 1;
         let (status, result, error) = match result {
@@ -408,9 +383,13 @@ impl Shift {
     /// The session may be over: others may be given what runs here. It is begun again if the session lives after all.
     fn stop_running(&mut self) {
         warn!(running = self.running.len(), "stopping what runs: the session cannot be trusted");
+        for (assignment, stage) in &self.stages {
+            if let Stage::Running(slot) = stage {
+                self.hide(&assignment.task, slot);
+            }
+        }
         self.stages.retain(|_, stage| !matches!(stage, Stage::Running(..)));
         self.busy = 0;
-        self.hide_all();
         self.running = JoinSet::new(); // dropping the old one aborts what is in it
     }
 
@@ -418,9 +397,11 @@ impl Shift {
     fn end_running(&mut self) {
         self.running = JoinSet::new();
         self.busy = 0;
-        self.hide_all();
         let running = |(assignment, stage): (&Assignment, &Stage)| match stage {
-            Stage::Running(_, loaded) => Some((assignment.clone(), loaded.clone())),
+            Stage::Running(slot) => {
+                self.hide(&assignment.task, slot);
+                Some((assignment.clone(), slot.loaded.clone()))
+            }
             Stage::Loading | Stage::Queued | Stage::Committing | Stage::Over => None,
         };
         let stopped: Vec<_> = self.stages.iter().filter_map(running).collect();
@@ -433,12 +414,7 @@ impl Shift {
 }
 
 /// Runs a task, and cancels it when the time is over that its job allows for an attempt.
-async fn run(
-    assignment: Assignment,
-    loaded: Arc<Loaded>,
-    running: Option<Running>,
-    cancel: Arc<watch::Sender<bool>>,
-) -> Ended {
+async fn run(assignment: Assignment, loaded: Arc<Loaded>, running: Option<Running>, signals: Arc<Signals>) -> Ended {
     let Some(running) = running else {
         let error = format!("this worker does not run tasks of kind '{}'", loaded.job.kind);
         return Ended { assignment, loaded, result: Err(TaskError::new(error)) };
@@ -449,7 +425,7 @@ async fn run(
         Some(limit) => match timeout(limit, &mut caught).await {
             Ok(ended) => Ok(ended),
             Err(_) => {
-                let _ = cancel.send(true);
+                signals.cancel();
                 let _ = timeout(CANCEL_GRACE, caught).await;
                 Err(format!("timed out after {}", humantime::format_duration(limit)))
             }
