@@ -216,9 +216,7 @@ impl Follower {
             }
         }
         if self.scope.remember_leaves {
-            let depth = self.scope.levels - 1;
-            self.leaves =
-                all.iter().filter(|(path, _)| path.matches('/').count() == depth).map(|(p, _)| p.clone()).collect();
+            self.leaves = all.iter().filter(|(path, _)| self.is_leaf(path)).map(|(path, _)| path.clone()).collect();
         }
         Ok(Some(all))
     }
@@ -311,9 +309,14 @@ impl Follower {
         Ok(changes)
     }
 
+    /// Whether a path is at the lowest level.
+    fn is_leaf(&self, path: &str) -> bool {
+        path.matches('/').count() + 1 == self.scope.levels
+    }
+
     fn remember(&mut self, change: &Change) {
         match change {
-            Change::Created(path, _) if path.matches('/').count() + 1 == self.scope.levels => {
+            Change::Created(path, _) if self.is_leaf(path) => {
                 self.leaves.insert(path.clone());
             }
             Change::Deleted(path) => drop(self.leaves.remove(path)),

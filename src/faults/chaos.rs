@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
@@ -17,6 +17,7 @@ use super::schedule::{Fault, Injection, Target, draw};
 use crate::audit::{Ending, SpanEnd, Verdict, audit};
 use crate::coordination::{ConnectString, SessionConfig};
 use crate::roles::client::{Client, ClientError, Selected, view};
+use crate::roles::now_ms;
 use crate::shutdown::Shutdown;
 
 const MASTERS: usize = 3;
@@ -250,11 +251,6 @@ fn judge(verdict: &Verdict, longest_stall: Duration, timeout: Duration) -> Resul
         return Err(format!("nothing was committed for {longest_stall:?} after healing"));
     }
     Ok(())
-}
-
-fn now_ms() -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// The schedule as text, a line a fault.

@@ -34,14 +34,14 @@ pub struct Ledger {
     /// Now, in milliseconds since 1970.
     pub(crate) clock_ms: i64,
     pub(crate) jobs: BTreeMap<JobKey, Job>,
-    pub(crate) job_keys: HashMap<JobId, JobKey>,
+    job_keys: HashMap<JobId, JobKey>,
     pub(crate) workers: HashMap<WorkerId, Worker>,
     /// Jobs with tasks that wait and may be assigned.
     pub(crate) ready: BTreeSet<JobKey>,
     /// Jobs that a leader has more to do for than to assign their tasks: see [`duties`](crate::duties).
     pub(crate) special: BTreeSet<JobKey>,
     /// Tasks that are not to be assigned before a moment, by that moment.
-    pub(crate) deferred: BTreeSet<(i64, JobKey, u32)>,
+    deferred: BTreeSet<(i64, JobKey, u32)>,
     /// Jobs that are not to be begun before a moment, by that moment.
     sleeping: BTreeSet<(i64, JobKey)>,
     /// Workers that are being refilled, the one with the most idle slots first.

@@ -2,6 +2,7 @@
 //! another except through the tree.
 
 pub mod client;
+mod closing;
 mod life;
 pub mod master;
 mod unsuccessful;

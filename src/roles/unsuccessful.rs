@@ -1,7 +1,15 @@
 //! The end of a task that is not done: its job is marked in the same step, because jobs after it depend on its success.
 
 use crate::coordination::{CommitError, Committer, Failure, Op, Reader, Refusal};
-use crate::records::{JobId, JobRecord};
+use crate::records::{JobId, JobRecord, Outcome, TaskId};
+
+/// Ends a task at whatever version it is, unless it has ended: by somebody who does not run it.
+pub(super) fn end(task: &TaskId, outcome: &Outcome) -> Vec<Op> {
+    vec![
+        Op::Delete { path: task.path(), version: None },
+        Op::Set { path: task.data_path(), data: outcome.to_json(), version: Some(0) },
+    ]
+}
 
 /// Commits `ops`, which end a task of `job` without success, and marks the job's record where nobody has yet.
 ///

@@ -28,7 +28,7 @@ use crate::audit::txn::{Body, NO_NODE, Op};
 use crate::audit::verdict::{Figures, Leader, Life, Span, SpanEnd, Verdict, Violation};
 use crate::coordination::paths;
 use crate::records::tree::{BelowTasks, DATA, MASTER, TASKS, WORKERS, below_tasks};
-use crate::records::{Assignment, JobId, JobRecord, Outcome, OutcomeStatus, TaskId, TaskState, WorkerRecord};
+use crate::records::{Assignment, JobId, Outcome, OutcomeStatus, TaskId, TaskState, WorkerRecord};
 
 /// The state of an audit.
 #[derive(Debug)]
@@ -305,18 +305,6 @@ impl Rules {
                 self.is_released_rightly(job, before, record);
             }
             Effect::Deleted(..) => {}
-        }
-    }
-
-    fn look_whether_sealed(&mut self, job: &JobId, record: &Record) {
-        let stored = self.tree.get(&job.path()).and_then(|node| JobRecord::from_json(&node.data).ok());
-        let Some((stored, job_so_far)) = stored.zip(self.jobs.get_mut(job)) else { return };
-        let (before, submitted) = (std::mem::replace(&mut job_so_far.sealed, stored.sealed), job_so_far.tasks);
-        if let (false, true, Some(claimed)) = (before, stored.sealed, stored.tasks)
-            && claimed != submitted
-        {
-            let what = format!("the client of {job} submitted {claimed} tasks by its own count, and {submitted} came");
-            self.broken("sealed", what, record);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::Rules;
 use crate::audit::log::Record;
-use crate::records::tree::{TASKS, task_number};
+use crate::records::tree::{TASKS, has_tasks};
 use crate::records::{Assignment, JobId, JobRecord, OutcomeStatus, TaskId, TaskState};
 
 /// How far the clocks of a herd may be apart.
@@ -11,6 +11,19 @@ const CLOCKS_MS: i64 = 1_000;
 impl Rules {
     fn job_record(&self, job: &JobId) -> Option<JobRecord> {
         JobRecord::from_json(&self.tree.get(&job.path())?.data).ok()
+    }
+
+    /// `sealed`: the record counts the tasks that came.
+    pub(super) fn look_whether_sealed(&mut self, job: &JobId, record: &Record) {
+        let stored = self.tree.get(&job.path()).and_then(|node| JobRecord::from_json(&node.data).ok());
+        let Some((stored, job_so_far)) = stored.zip(self.jobs.get_mut(job)) else { return };
+        let (before, submitted) = (std::mem::replace(&mut job_so_far.sealed, stored.sealed), job_so_far.tasks);
+        if let (false, true, Some(claimed)) = (before, stored.sealed, stored.tasks)
+            && claimed != submitted
+        {
+            let what = format!("the client of {job} submitted {claimed} tasks by its own count, and {submitted} came");
+            self.broken("sealed", what, record);
+        }
     }
 
     /// `too-soon`: what is assigned may be.
@@ -63,7 +76,7 @@ impl Rules {
     /// Sealed, and nothing left that waits, runs or could be retried.
     fn has_ended(&self, job: &JobId) -> bool {
         let sealed = self.job_record(job).is_some_and(|record| record.sealed);
-        sealed && !self.tree.children(&job.path()).any(|(name, _)| task_number(name).is_ok())
+        sealed && !has_tasks(self.tree.children(&job.path()).map(|(name, _)| name))
     }
 
     /// `after`: a job is released from one before it only when that has succeeded.

@@ -33,17 +33,16 @@ impl Client {
         }
         let (committer, reader) =
             (Committer::start(self.session().clone(), None), Reader::start(self.session().clone()));
-        let outcome = Outcome::withdrawn(&withdrawn).to_json();
+        let outcome = Outcome::withdrawn(&withdrawn);
         let end = |task: TaskId| {
-            let delete = Op::Delete { path: task.path(), version: None };
-            let set = Op::Set { path: task.data_path(), data: outcome.clone(), version: Some(0) };
+            let ops = unsuccessful::end(&task, &outcome);
             let (committer, reader) = (&committer, &reader);
             async move {
-                let ended = unsuccessful::commit(committer, reader, job, vec![delete.clone(), set]).await;
+                let ended = unsuccessful::commit(committer, reader, job, ops).await;
                 let ended = match ended {
                     // A task without a payload can have no outcome.
                     Err(CommitError::Refused { at: 1, refusal: Refusal::NoNode, .. }) => {
-                        committer.commit(vec![delete]).await
+                        committer.commit(vec![Op::Delete { path: task.path(), version: None }]).await
                     }
                     ended => ended,
                 };

@@ -38,8 +38,9 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::coordination::{ConnectError, Failure, MultiFailure, Op, Refusal, Session, paths};
-use crate::records::tree::{is_live, key_path, task_number};
+use crate::records::tree::{has_tasks, is_live};
 use crate::records::{DATA_BYTES_MAX, JobId, JobRecord, Outcome, OutcomeStatus, TaskId, TaskState};
+use crate::roles::closing;
 
 /// How long the first session may take.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -251,7 +252,7 @@ async fn close(session: &Session, job: &JobId) -> Result<bool, Failure> {
         let delete = |path| Op::Delete { path, version: None };
         let names = session.children(&job.path()).await?.unwrap_or_default();
         let stored = session.children(&job.data_path()).await?.unwrap_or_default();
-        if names.iter().any(|name| task_number(name).is_ok()) || !stored.iter().all(|name| is_live(name)) {
+        if has_tasks(&names) || !stored.iter().all(|name| is_live(name)) {
             return Ok(false);
         }
         // What is left are ephemerals: clients that attend it, and tasks that were cancelled and are being stopped.
@@ -259,16 +260,12 @@ async fn close(session: &Session, job: &JobId) -> Result<bool, Failure> {
         ops.extend(stored.iter().map(|name| delete(paths::join(&job.data_path(), name))));
         ops.extend([delete(job.data_path()), delete(job.path())]);
         let record = session.get(&job.path()).await?.and_then(|node| JobRecord::from_json(&node.data).ok());
-        let (key, spill, after) = record.map_or_else(Default::default, |r| (r.key, r.spill, r.after));
-        ops.extend(free(session, job, key).await?);
-        for path in after.iter().map(|before| before.after_path(job)) {
-            if session.get(&path).await?.is_some() {
-                ops.push(delete(path));
-            }
+        if let Some(record) = &record {
+            ops.extend(closing::ties(session, job, record).await?);
         }
         match session.multi(&ops).await {
             Ok(_) => {
-                if let Some(directory) = spill {
+                if let Some(directory) = record.and_then(|record| record.spill) {
                     crate::spill::remove(&directory, job);
                 }
                 return Ok(true);
@@ -284,11 +281,4 @@ async fn close(session: &Session, job: &JobId) -> Result<bool, Failure> {
             Err(error) => return Err(error.failure),
         }
     }
-}
-
-/// Frees the key of a job, where it has it still.
-async fn free(session: &Session, job: &JobId, key: Option<String>) -> Result<Option<Op>, Failure> {
-    let Some(path) = key.map(|key| key_path(&key)) else { return Ok(None) };
-    let node = session.get(&path).await?.filter(|node| node.data == job.as_str().as_bytes());
-    Ok(node.map(|node| Op::Delete { path, version: Some(node.version) }))
 }

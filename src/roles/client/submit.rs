@@ -13,7 +13,7 @@ use tokio::task::spawn_blocking;
 use super::submitter::{Command, Ends, Submission, Submitter, UNACKNOWLEDGED_MAX};
 use super::{CONNECT, ClientError, Finished, Limit};
 use crate::coordination::{Failure, Op, Refusal, Session, SessionConfig, paths};
-use crate::records::tree::{key_path, task_number};
+use crate::records::tree::{has_tasks, key_path};
 use crate::records::{DATA_BYTES_MAX, JobId, JobRecord, Policy, TaskId};
 use crate::spill;
 
@@ -160,7 +160,7 @@ async fn take_key(session: &Session, key: &str, id: &JobId) -> Result<Op, Client
     {
         let sealed = JobRecord::from_json(&holder.data).is_ok_and(|record| record.sealed);
         let names = session.children(&job.path()).await?.unwrap_or_default();
-        if !sealed || names.iter().any(|name| task_number(name).is_ok()) {
+        if !sealed || has_tasks(&names) {
             return Err(ClientError::KeyTaken { key: key.to_owned(), job });
         }
     }

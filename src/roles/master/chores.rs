@@ -3,10 +3,11 @@
 use futures::future::join_all;
 use tracing::{debug, info};
 
+use super::super::{closing, unsuccessful};
 use super::{Setback, Standing};
 use crate::coordination::{CommitError, Committer, Failure, MultiFailure, Op, Refusal, paths};
 use crate::duties::{Duty, duties};
-use crate::records::tree::{key_path, task_number};
+use crate::records::tree::has_tasks;
 use crate::records::{JobId, JobRecord, Outcome, TaskId, Withdrawn};
 
 impl Standing {
@@ -57,14 +58,9 @@ impl Standing {
 
     /// Each task's znode is deleted together with the setting of its outcome, as when a worker completes it.
     async fn end(&self, guard: &Op, tasks: &[TaskId], withdrawn: &Withdrawn) -> Result<(), MultiFailure> {
-        let outcome = Outcome::withdrawn(withdrawn).to_json();
+        let outcome = Outcome::withdrawn(withdrawn);
         let committer = Committer::start(self.session.clone(), Some(guard.clone()));
-        let end = |task: &TaskId| {
-            committer.commit(vec![
-                Op::Delete { path: task.path(), version: None },
-                Op::Set { path: task.data_path(), data: outcome.clone(), version: Some(0) },
-            ])
-        };
+        let end = |task: &TaskId| committer.commit(unsuccessful::end(task, &outcome));
         for (task, ended) in tasks.iter().zip(join_all(tasks.iter().map(end)).await) {
             match ended {
                 Ok(()) => {}
@@ -95,7 +91,7 @@ impl Standing {
         record.after.retain(|before| before != after);
         info!(%job, %after, left = record.after.len(), withdrawn = record.withdrawn.is_some(), "released");
         ops.push(Op::Set { path: job.path(), data: record.to_json(), version: Some(version) });
-        ops.extend(self.hold(after, job).await?);
+        ops.extend(closing::hold(&self.session, after, job).await?);
         self.session.multi(&ops).await?;
         // Its client may have left it open for this.
         match self.record(after).await? {
@@ -112,22 +108,15 @@ impl Standing {
             return Ok(None);
         }
         let names = self.session.children(&job.path()).await?.unwrap_or_default();
-        let left = names.iter().any(|name| task_number(name).is_ok());
+        let left = has_tasks(&names);
         let succeeded = |(record, _): &(JobRecord, i32)| !left && !record.failed && record.withdrawn.is_none();
         let found = self.record(job).await?.filter(succeeded);
         Ok(found.map(|(_, version)| Op::Check { path: job.path(), version: Some(version) }))
     }
 
-    /// Takes away what keeps a job for a later one, where that is there.
-    async fn hold(&self, job: &JobId, later: &JobId) -> Result<Option<Op>, Failure> {
-        let path = job.after_path(later);
-        let there = self.session.get(&path).await?.is_some();
-        Ok(there.then_some(Op::Delete { path, version: None }))
-    }
-
     async fn remove(&self, guard: &Op, job: &JobId) -> Result<(), MultiFailure> {
         let tasks = self.session.children(&job.path()).await?.unwrap_or_default();
-        if tasks.iter().any(|name| task_number(name).is_ok()) {
+        if has_tasks(&tasks) {
             return Ok(()); // the mirror is behind
         }
         let names = self.session.children(&job.data_path()).await?.unwrap_or_default();
@@ -143,13 +132,7 @@ impl Standing {
     pub(super) async fn close(&self, guard: &Op, job: &JobId) -> Result<(), MultiFailure> {
         let mut ops = [job.data_path(), job.path()].map(|path| Op::Delete { path, version: None }).to_vec();
         if let Some((record, _)) = self.record(job).await? {
-            for before in &record.after {
-                ops.extend(self.hold(before, job).await?);
-            }
-            if let Some(path) = record.key.map(|key| key_path(&key)) {
-                let node = self.session.get(&path).await?.filter(|node| node.data == job.as_str().as_bytes());
-                ops.extend(node.map(|node| Op::Delete { path, version: Some(node.version) }));
-            }
+            ops.extend(closing::ties(&self.session, job, &record).await?);
         }
         if self.unless_gone(guard, ops).await? {
             info!(%job, "closed, for its client");
