@@ -16,7 +16,7 @@ use crate::spill;
 const JOBS_MAX: usize = 10_000;
 
 /// A job's record, read once however many tasks ask for it.
-type JobRead = Shared<BoxFuture<'static, Result<JobRecord, Trouble>>>;
+type JobRead = Shared<BoxFuture<'static, Result<Arc<JobRecord>, Trouble>>>;
 
 /// Reads jobs and payloads on one session.
 pub(super) struct Loader {
@@ -27,7 +27,7 @@ pub(super) struct Loader {
 /// What is needed to run a task.
 #[derive(Debug, Clone)]
 pub(super) struct Loaded {
-    pub(super) job: JobRecord,
+    pub(super) job: Arc<JobRecord>,
     pub(super) state: TaskState,
     /// The payload, or why it cannot be had from where it is kept.
     pub(super) payload: Result<Vec<u8>, String>,
@@ -65,7 +65,8 @@ impl Loader {
             let (path, read) = (job.path(), reader.read(job.path()));
             let parse = async move {
                 let node = read.await.map_err(Trouble::Failed)?.ok_or(Trouble::Over)?;
-                JobRecord::from_json(&node.data).map_err(|e| Trouble::Malformed(format!("{path}: {e}")))
+                let job = JobRecord::from_json(&node.data).map_err(|e| Trouble::Malformed(format!("{path}: {e}")));
+                job.map(Arc::new)
             };
             parse.boxed().shared()
         });

@@ -159,11 +159,30 @@ impl Shift {
                         registration.read().await
                     });
                 }
-                Some((assignment, loaded)) = self.loading.next() => self.loaded(assignment, loaded)?,
-                Some(ended) = self.running.join_next() => if let Ok(ended) = ended {
-                    self.ended(ended); // an aborted one was withdrawn, and is forgotten
-                },
-                Some((assignment, committed)) = self.committing.next() => self.committed(assignment, committed)?,
+                // Much comes at once: what has come is taken before anything is waited for again.
+                Some(first) = self.loading.next() => {
+                    let mut next = Some(first);
+                    while let Some((assignment, loaded)) = next {
+                        self.loaded(assignment, loaded)?;
+                        next = self.loading.next().now_or_never().flatten();
+                    }
+                }
+                Some(first) = self.running.join_next() => {
+                    let mut next = Some(first);
+                    while let Some(ended) = next {
+                        if let Ok(ended) = ended {
+                            self.ended(ended); // an aborted one was withdrawn, and is forgotten
+                        }
+                        next = self.running.try_join_next();
+                    }
+                }
+                Some(first) = self.committing.next() => {
+                    let mut next = Some(first);
+                    while let Some((assignment, committed)) = next {
+                        self.committed(assignment, committed)?;
+                        next = self.committing.next().now_or_never().flatten();
+                    }
+                }
                 () = session.lease_ended(), if !self.paused => {
                     warn!("not sure of the session any more: starting nothing");
                     self.paused = true;
