@@ -9,12 +9,13 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`records`] | what is stored in the tree: paths and JSON |
-//! | [`handlers`] | what workers run: the trait that you implement, and `sleep`, `echo`, `exec` |
+//! | [`handlers`] | what workers run: the trait that you implement, and `sleep`, `echo`, `exec`, `zkbench` |
 //! | [`roles::client`] | submit a job, receive each outcome, look at the herd |
 //! | [`roles::worker`] | take assignments, run handlers, commit outcomes |
 //! | [`roles::master`] | lead: observe, plan, write |
 //! | [`ledger`], [`plan`], [`duties`] | pure: what a master knows, what it assigns next, and what else it does for jobs |
 //! | [`spill`] | payloads and results that are too large for the tree |
+//! | [`stress`] | load on a ZooKeeper service: who does what, and what all of them measured |
 //! | [`coordination`] | the recipes below all this: session, election, membership, mirror, group commit; they know nothing of tasks |
 //! | [`audit`] | the judge: the protocol checked on ZooKeeper's own log |
 //! | [`faults`] | a line that can be cut, for tests and scenarios |
@@ -62,3 +63,4 @@ pub mod report;
 pub mod roles;
 pub mod shutdown;
 pub mod spill;
+pub mod stress;

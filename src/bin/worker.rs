@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use herdsman::cli::{self, ConnectArgs, Exit};
-use herdsman::handlers::{Exec, Handlers};
+use herdsman::handlers::{Exec, Handlers, Zkbench};
 use herdsman::roles::{self, worker::Worker};
 use herdsman::shutdown::Shutdown;
 
@@ -28,7 +28,7 @@ struct Args {
     #[arg(long, env = "HERDSMAN_TAGS", value_delimiter = ',', value_parser = cli::name)]
     tags: Vec<String>,
 
-    /// What to run beside sleep and echo; exec runs any program that a client names
+    /// What to run beside sleep, echo and zkbench; exec runs any program that a client names
     #[arg(long, env = "HERDSMAN_ALLOW", value_delimiter = ',')]
     allow: Vec<Allowed>,
 
@@ -46,7 +46,7 @@ enum Allowed {
 fn main() -> ExitCode {
     let args = Args::parse();
     cli::start_logging(args.connect.log_format, "info");
-    let mut handlers = Handlers::builtin();
+    let mut handlers = Handlers::builtin().with("zkbench", Zkbench::new(args.connect.session(false)));
     if args.allow.contains(&Allowed::Exec) {
         handlers = handlers.with("exec", Exec);
     }

@@ -66,6 +66,21 @@ impl ConnectString {
         self.chroot.as_deref()
     }
 
+    /// The servers one by one, begun with another one: so that many sessions spread over an ensemble.
+    pub(super) fn beginning_at(&self, first: usize) -> impl Iterator<Item = &str> {
+        let first = first % self.servers.len();
+        self.servers[first..].iter().chain(&self.servers[..first]).map(String::as_str)
+    }
+
+    /// Whether every server is on this machine, by its name alone.
+    pub fn is_loopback(&self) -> bool {
+        let is_loopback = |server: &String| {
+            let host = server.rsplit_once(':').map_or(server.as_str(), |(host, _)| host).trim_matches(['[', ']']);
+            host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
+        };
+        self.servers.iter().all(is_loopback)
+    }
+
     /// What the client crate gets to dial.
     ///
     /// Its pause between two attempts doubles with each round over the list, without a cap: with one server it would
@@ -146,6 +161,26 @@ mod tests {
         for bad in ["", "a", "a:", "a:0", "a:99999", ":2181", "a:1,", "a:1//x", "a:1/x/../y", "a b:1"] {
             assert!(bad.parse::<ConnectString>().is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn only_what_is_on_this_machine_is_loopback() {
+        for (text, want) in [
+            ("127.0.0.1:1,localhost:2,[::1]:3/a", true),
+            ("127.1.2.3:1", true),
+            ("127.0.0.1:1,10.0.0.1:1", false),
+            ("localhost.example.org:1", false),
+            ("127.0.0.1.example.org:1", false),
+        ] {
+            assert_eq!(text.parse::<ConnectString>().expect("valid").is_loopback(), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn sessions_spread_over_an_ensemble_by_beginning_with_another_server() {
+        let three: ConnectString = "a:1,b:1,c:1/x".parse().expect("valid");
+        let dialled = |first| three.beginning_at(first).collect::<Vec<_>>().join(" ");
+        assert_eq!([0, 1, 5].map(dialled), ["a:1 b:1 c:1", "b:1 c:1 a:1", "c:1 a:1 b:1"]);
     }
 
     #[test]

@@ -15,9 +15,12 @@
 //! | [`ephemeral`] | creating an ephemeral znode so that a lost reply does no harm |
 //! | [`election`] | leader election by ephemeral sequential znodes |
 //! | [`membership`] | group membership by ephemeral znodes |
+//! | [`rendezvous`] | barriers: a conductor and its members go from point to point together |
+//! | [`bare`] | a session without safeguards, for measuring a service |
 //!
 //! This is the only module that imports the `zookeeper-client` crate.
 
+pub mod bare;
 pub mod commit;
 pub mod connect;
 pub mod election;
@@ -29,6 +32,7 @@ pub mod mirror;
 pub mod op;
 pub mod paths;
 pub mod reader;
+pub mod rendezvous;
 pub mod session;
 pub mod watch;
 

@@ -21,6 +21,7 @@ mod context;
 mod echo;
 mod exec;
 mod sleep;
+mod zkbench;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -34,6 +35,7 @@ pub use context::{Cancelled, Sink, Token};
 pub use echo::Echo;
 pub use exec::Exec;
 pub use sleep::Sleep;
+pub use zkbench::Zkbench;
 
 use crate::records::TaskId;
 

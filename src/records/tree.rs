@@ -8,6 +8,8 @@
 //! /tasks/<job>/client-<uid>       a client that attends the job
 //! /data/<job>/<n>                 its payload (version 0), then its outcome (version 1)
 //! /data/<job>/<n>-live            what is seen of it while it runs
+//! /data/<job>/<n>-at              how far it is, where tasks of a job go together
+//! /data/<job>/calls               how far they may go
 //! /data/<job>/after-<later>       a later job waits for this one
 //! /data/@<key>                    which job has the key
 //! ```
@@ -37,6 +39,10 @@ const AFTER: &str = "after-";
 const KEY: &str = "@";
 /// What the znode of a running task ends with.
 const LIVE: &str = "-live";
+/// What the znode of a task that goes with others ends with.
+const AT: &str = "-at";
+/// The name of the znode that says how far they may go.
+const CALLS: &str = "calls";
 /// Digits of a task's number in its path.
 const TASK_DIGITS: usize = 10;
 
@@ -139,6 +145,11 @@ impl JobId {
         paths::join(&self.data_path(), &format!("{AFTER}{later}"))
     }
 
+    /// `/data/<job>/calls`: how far its tasks may go, where they go together.
+    pub fn calls_path(&self) -> String {
+        paths::join(&self.data_path(), CALLS)
+    }
+
     /// A task of this job.
     pub fn task(&self, n: u32) -> TaskId {
         TaskId { job: self.clone(), n }
@@ -177,11 +188,16 @@ impl TaskId {
     pub fn live_path(&self) -> String {
         format!("{}{LIVE}", self.data_path())
     }
+
+    /// `/data/<job>/<n>-at`: how far it is, where tasks of a job go together.
+    pub fn at_path(&self) -> String {
+        format!("{}{AT}", self.data_path())
+    }
 }
 
-/// Whether this is the name of the znode that shows a running task.
-pub fn is_live(name: &str) -> bool {
-    name.ends_with(LIVE)
+/// Whether this is the name of a child of `/data/<job>` that ends with a session: nobody waits for it.
+pub fn is_ephemeral(name: &str) -> bool {
+    name.ends_with(LIVE) || name.ends_with(AT) || name == CALLS
 }
 
 impl fmt::Display for TaskId {

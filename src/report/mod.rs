@@ -5,7 +5,9 @@
 //! | [`case`] | one scenario's folder: what it checked, its faults, the audit of its ZooKeeper's logs |
 //! | [`timeline`] | a picture of a case: lanes for masters, workers, clients and servers over time |
 //! | [`text`] | the page |
+//! | [`stress`] | the page of a run of `client stress` |
 
 pub mod case;
+pub mod stress;
 pub mod text;
 pub mod timeline;

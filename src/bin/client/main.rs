@@ -1,6 +1,7 @@
 //! `client`: submits tasks, waits for them, collects their outcomes, and shows the herd.
 
 mod policy;
+mod stress;
 mod submit;
 
 use std::path::{Path, PathBuf};
@@ -102,6 +103,9 @@ enum Command {
     /// Say why a job or a task is not done
     #[command(after_help = cli::EXIT_CODES)]
     Explain(Which),
+    /// Measure a ZooKeeper service with simulated clients on all workers
+    #[command(after_help = cli::EXIT_CODES)]
+    Stress(Box<stress::Stress>),
     /// Show the leader, the backups, the workers with their load, and the queue
     #[command(after_help = cli::EXIT_CODES)]
     Status {
@@ -157,6 +161,7 @@ fn main() -> ExitCode {
         let Cli { connect, command } = cli;
         match command {
             Command::Submit(submit) => submit::submit(&connect, *submit, &shutdown).await,
+            Command::Stress(stress) => stress::stress(&connect, *stress, &shutdown).await,
             command => tokio::select! {
                 done = look(&connect, command) => done.unwrap_or_else(|error| cli::client_failed(&error)),
                 () = shutdown.requested() => Exit::Interrupted,
@@ -175,7 +180,7 @@ async fn look(connect: &ConnectArgs, command: Command) -> Result<Exit, ClientErr
 
 async fn look_with(client: &mut Client, command: Command) -> Result<Exit, ClientError> {
     let exit = match command {
-        Command::Submit(_) | Command::Audit { .. } => unreachable!("handled by the caller"),
+        Command::Submit(_) | Command::Stress(_) | Command::Audit { .. } => unreachable!("handled by the caller"),
         Command::Wait { job, output } => {
             let mut progress = Report::new(output, Some(2).filter(|_| output != Output::Quiet));
             let waited = client.wait(&job, |tally| progress.progress(tally.outstanding)).await;

@@ -10,6 +10,7 @@
 //! | [`logs`] | what tasks print, while they run too |
 //! | `manage` | cancel, retry, forget |
 //! | [`select`] | which jobs and tasks a command means |
+//! | [`stress`] | a ZooKeeper service measured with simulated clients on all workers |
 //! | [`view`] | what the herd looks like: status and tree |
 
 pub mod attend;
@@ -19,6 +20,7 @@ pub mod logs;
 mod manage;
 pub mod room;
 pub mod select;
+pub mod stress;
 pub mod submit;
 mod submitter;
 pub mod view;
@@ -38,7 +40,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::coordination::{ConnectError, Failure, MultiFailure, Op, Refusal, Session, paths};
-use crate::records::tree::{has_tasks, is_live};
+use crate::records::tree::{has_tasks, is_ephemeral};
 use crate::records::{DATA_BYTES_MAX, JobId, JobRecord, Outcome, OutcomeStatus, TaskId, TaskState};
 use crate::roles::closing;
 
@@ -252,7 +254,7 @@ async fn close(session: &Session, job: &JobId) -> Result<bool, Failure> {
         let delete = |path| Op::Delete { path, version: None };
         let names = session.children(&job.path()).await?.unwrap_or_default();
         let stored = session.children(&job.data_path()).await?.unwrap_or_default();
-        if has_tasks(&names) || !stored.iter().all(|name| is_live(name)) {
+        if has_tasks(&names) || !stored.iter().all(|name| is_ephemeral(name)) {
             return Ok(false);
         }
         // What is left are ephemerals: clients that attend it, and tasks that were cancelled and are being stopped.

@@ -1,0 +1,97 @@
+//! The phases of hZookeeper, for each simulated client one after another: connect, create, read and watch, modify, close.
+
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use tokio::time::timeout;
+
+use super::{Generator, STOPPED, since};
+use crate::coordination::Failure;
+use crate::coordination::bare::Bare;
+use crate::coordination::rendezvous::Member;
+use crate::handlers::TaskError;
+use crate::stress::{ClientTally, Operation, Outcome, Tally, Timeline};
+
+/// How long a notification may take.
+const NOTIFIED_WITHIN: Duration = Duration::from_secs(30);
+
+pub async fn play(generator: &Generator, member: &Member) -> Result<Outcome, TaskError> {
+    generator.unless_stopped(async { Ok(member.called(1).await?) }).await?;
+    let start = Instant::now();
+    let mut outcome = Outcome::default();
+    let mut failed: Option<TaskError> = None;
+    for lived in join_all(generator.share.clients.iter().map(|client| live(generator, *client, start))).await {
+        match lived {
+            Ok((tally, timeline)) => {
+                outcome.clients.push(tally);
+                outcome.timeline.merge(timeline);
+            }
+            // The first that failed has stopped the others.
+            Err(error) if failed.as_ref().is_none_or(|failed| failed.error == STOPPED) => failed = Some(error),
+            Err(_) => {}
+        }
+    }
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    member.reach(1).await?;
+    Ok(outcome)
+}
+
+/// One simulated client. Whatever happens, its session is closed.
+async fn live(generator: &Generator, client: u32, start: Instant) -> Result<(ClientTally, Timeline), TaskError> {
+    let mut clock = Clock { start, tally: Tally::default(), timeline: Timeline::default() };
+    let began = Instant::now();
+    let bare = generator.connect(client).await.inspect_err(|_| generator.stopper.stop())?;
+    clock.took(Operation::Connect, began.elapsed());
+    let phases = phases(generator, client, &bare, &mut clock);
+    let phases = async { phases.await.map_err(|failure| TaskError::new(format!("client {client}: {failure}"))) };
+    let done = generator.unless_stopped(phases).await.inspect_err(|_| generator.stopper.stop());
+    bare.close().await;
+    done.map(|()| (ClientTally { client, steps: vec![clock.tally] }, clock.timeline))
+}
+
+async fn phases(generator: &Generator, client: u32, bare: &Bare, clock: &mut Clock) -> Result<(), Failure> {
+    let (load, prefix, data) = (&generator.share.load, generator.prefix(client), generator.data());
+    let mut paths = Vec::new();
+    for _ in 0..load.znodes {
+        let began = Instant::now();
+        paths.push(bare.create(&prefix, &data).await?);
+        clock.took(Operation::Create, began.elapsed());
+    }
+    let mut watches = Vec::new();
+    for path in &paths {
+        let began = Instant::now();
+        watches.push(bare.read_and_watch(path).await?);
+        clock.took(Operation::Read, began.elapsed());
+    }
+    let rest = watches.split_off(load.modify as usize);
+    for (path, watch) in paths.iter().zip(watches) {
+        let began = Instant::now();
+        let modified = async { bare.modify(path, &data).await.map(|()| began.elapsed()) };
+        let notified = async {
+            let late = || Failure::Unknown(format!("the watch on {path} has not fired within {NOTIFIED_WITHIN:?}"));
+            timeout(NOTIFIED_WITHIN, watch.changed()).await.unwrap_or_else(|_| Err(late())).map(|()| began.elapsed())
+        };
+        let (modified, notified) = futures::try_join!(modified, notified)?;
+        clock.took(Operation::Modify, modified);
+        clock.took(Operation::Watch, notified);
+    }
+    drop(rest); // those that never fired were there until now
+    Ok(())
+}
+
+/// What a simulated client measures, from the start.
+struct Clock {
+    start: Instant,
+    tally: Tally,
+    timeline: Timeline,
+}
+
+impl Clock {
+    fn took(&mut self, operation: Operation, latency: Duration) {
+        let ended = since(self.start);
+        self.tally.record(operation, latency, ended);
+        self.timeline.record(operation, latency, ended);
+    }
+}

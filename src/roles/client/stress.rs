@@ -1,0 +1,271 @@
+//! Conducting a load: one task of kind `zkbench` for each load generator, a rendezvous, and a verdict.
+//!
+//! The run is valid if every generator was there from the first call to the last and returned what it measured. Whatever
+//! else happens - a worker dies, one is paused past its session, the service refuses - ends the run with the reason and
+//! without figures.
+
+use std::time::Duration;
+
+use rand::Rng;
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{debug, warn};
+
+use super::submit::{Job, JobSpec, Results, open};
+use super::view::{Herd, herd};
+use super::{Client, ClientError, Finished, Selected};
+use crate::coordination::bare::Bare;
+use crate::coordination::rendezvous::{Conductor, Missed};
+use crate::coordination::{ConnectString, Failure, Refusal, Session, SessionConfig, paths};
+use crate::records::{JobId, Policy};
+use crate::stress::{CLIENTS_MAX, Load, Outcome, Run, Share};
+
+/// What the tasks are of.
+const KIND: &str = "zkbench";
+/// How long the generators may take until all are there.
+const GATHER_WITHIN: Duration = Duration::from_secs(30);
+/// How long the service may take for each thing that is asked of it before and after the run.
+const PREPARE_WITHIN: Duration = Duration::from_secs(10);
+
+/// Why there are no figures.
+#[derive(Debug, thiserror::Error)]
+pub enum StressError {
+    /// The load cannot be run as it is.
+    #[error("{0}")]
+    Refused(String),
+    /// The service that is to be measured does not take part.
+    #[error("the service at {target}: {failure}")]
+    Service {
+        /// Where it is.
+        target: String,
+        /// What failed.
+        failure: Failure,
+    },
+    /// The run began and is worth nothing.
+    #[error("the run is invalid: {0}")]
+    Invalid(String),
+    /// The herd cannot be used.
+    #[error(transparent)]
+    Herd(#[from] ClientError),
+}
+
+impl From<Failure> for StressError {
+    fn from(failure: Failure) -> Self {
+        ClientError::from(failure).into()
+    }
+}
+
+/// How far a run is, for whoever watches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stage {
+    /// The job was submitted; so many generators are to come.
+    Gathering(JobId, usize),
+    /// All are there. So many points are to come.
+    Begun(u32),
+    /// This point was reached by all.
+    Reached(u32),
+}
+
+/// Runs a load on the free slots of the herd at `config`, and leaves nothing behind, neither there nor in the service. To be
+/// dropped only with the process: the job is withdrawn with the session.
+///
+/// Errors: see [`StressError`].
+pub async fn stress(
+    config: &SessionConfig,
+    mut load: Load,
+    rng: &mut impl Rng,
+    progress: impl FnMut(Stage),
+) -> Result<Run, StressError> {
+    let target = load.target().map_err(StressError::Refused)?;
+    let client = Client::connect(config).await?;
+    let generators = free_slots(&herd(client.session()).await?).min(load.clients);
+    if let Err(error) = enough(generators, load.clients) {
+        client.close().await;
+        return Err(error);
+    }
+    load.root = format!("/herdsman-stress-{}", paths::uid(rng));
+    let service = Service::prepare(target, &load).await?;
+    let ran = in_the_service(config, &client, &load, generators, rng, progress).await;
+    let removed = service.clean_up(&load).await;
+    client.close().await;
+    let run = ran?;
+    removed.map(|()| run)
+}
+
+/// How many generators could begin at once.
+fn free_slots(herd: &Herd) -> u32 {
+    let able = herd.workers.iter().filter(|worker| worker.kinds.iter().any(|kind| kind == KIND));
+    able.map(|worker| worker.slots.saturating_sub(u32::try_from(worker.assigned).unwrap_or(u32::MAX))).sum()
+}
+
+fn enough(generators: u32, clients: u32) -> Result<(), StressError> {
+    if generators == 0 {
+        let error = "no worker that runs 'zkbench' has a free slot: start one with `worker`, or wait";
+        return Err(StressError::Refused(error.to_owned()));
+    }
+    if clients.div_ceil(generators) > CLIENTS_MAX {
+        let error = format!(
+            "{clients} clients on {generators} free slots: a slot carries {CLIENTS_MAX} at most; start more workers"
+        );
+        return Err(StressError::Refused(error));
+    }
+    Ok(())
+}
+
+async fn in_the_service(
+    config: &SessionConfig,
+    client: &Client,
+    load: &Load,
+    generators: u32,
+    rng: &mut impl Rng,
+    mut progress: impl FnMut(Stage),
+) -> Result<Run, StressError> {
+    // Once begun there is no second attempt.
+    let policy = Policy { attached: true, crash_limit: 1, ..Policy::default() };
+    let spec = JobSpec { name: "stress".to_owned(), policy, ..JobSpec::new(KIND) };
+    let (job, mut results) = open(config, spec, rng).await?;
+    let id = job.id().clone();
+    progress(Stage::Gathering(id.clone(), generators as usize));
+    let shares = load.deal(generators);
+    let conducted = tokio::select! {
+        conducted = conduct(client.session(), &job, load, &shares, &mut progress) => conducted,
+        // Nobody is dismissed yet: whoever ends has failed.
+        ended = results.next() => Err(match ended? {
+            Some(finished) => StressError::Invalid(why(&finished)),
+            None => StressError::Invalid(format!("job {id} was removed by somebody else")),
+        }),
+    };
+    let selected = Selected { job: id.clone(), tasks: None };
+    let run = match conducted {
+        Ok(conductor) => {
+            conductor.call(load.last_point() + 1).await?;
+            collect(&mut results, load, &id).await
+        }
+        Err(error) => Err(error),
+    };
+    if let Err(error) = &run {
+        debug!(%error, "withdrawing what is left");
+        let reason = error.to_string();
+        let cancelled = client.cancel(&selected, &reason).await;
+        if let Err(error) = cancelled.map(drop).or_else(unless_gone) {
+            warn!(job = %id, %error, "cannot withdraw it; it goes with this process");
+        }
+    }
+    drop(job);
+    let _ = timeout(PREPARE_WITHIN, results.leave()).await;
+    // A generator whose worker died is dead, and stays unless it is forgotten.
+    client.forget(&selected).await.map(drop).or_else(unless_gone)?;
+    run
+}
+
+fn unless_gone(error: ClientError) -> Result<(), ClientError> {
+    match error {
+        ClientError::NotFound(_) => Ok(()),
+        error => Err(error),
+    }
+}
+
+/// Submits a task for each share, and calls one point after another until all have reached the last one. They wait to be
+/// dismissed.
+async fn conduct(
+    session: &Session,
+    job: &Job,
+    load: &Load,
+    shares: &[Share],
+    progress: &mut impl FnMut(Stage),
+) -> Result<Conductor, StressError> {
+    let conductor = Conductor::open(session, &job.id().calls_path()).await?;
+    let mut members = Vec::new();
+    for share in shares {
+        let payload = serde_json::to_vec(share).map_err(|error| StressError::Refused(error.to_string()))?;
+        members.push(job.submit(payload).await?.at_path());
+    }
+    job.seal().await?;
+    match timeout(GATHER_WITHIN, conductor.all_reach(&members, 0)).await {
+        Ok(gathered) => gathered.map_err(missed)?,
+        Err(_) => {
+            let present = conductor.present(&members).await?.into_iter().filter(|present| *present).count();
+            let within = humantime::format_duration(GATHER_WITHIN);
+            let error = format!("only {present} of {} load generators came within {within}", members.len());
+            return Err(StressError::Invalid(error));
+        }
+    }
+    progress(Stage::Begun(load.last_point()));
+    for point in 1..=load.last_point() {
+        conductor.call(point).await?;
+        conductor.all_reach(&members, point).await.map_err(missed)?;
+        progress(Stage::Reached(point));
+    }
+    Ok(conductor)
+}
+
+fn missed(missed: Missed) -> StressError {
+    match missed {
+        Missed::Gone(path) => StressError::Invalid(format!(
+            "a load generator was lost ({}): its worker died, was stopped, or lost its session",
+            paths::name(&path)
+        )),
+        Missed::Late(_) | Missed::Failed(_) => StressError::Invalid(missed.to_string()),
+    }
+}
+
+async fn collect(results: &mut Results, load: &Load, job: &JobId) -> Result<Run, StressError> {
+    let mut outcomes = Vec::new();
+    while let Some(finished) = results.next().await? {
+        if !finished.is_done() {
+            return Err(StressError::Invalid(why(&finished)));
+        }
+        let worker = finished.worker.unwrap_or_default();
+        let outcome: Outcome =
+            serde_json::from_value(finished.result).map_err(|error| StressError::Invalid(error.to_string()))?;
+        outcomes.push((worker, outcome));
+    }
+    Run::of(load.clone(), job.to_string(), outcomes).map_err(StressError::Invalid)
+}
+
+fn why(finished: &Finished) -> String {
+    let worker = finished.worker.as_deref().unwrap_or("no worker");
+    let error = finished.error.as_deref().unwrap_or("it ended before it was dismissed");
+    format!("load generator {} on {worker}: {} ({error})", finished.task, finished.status)
+}
+
+/// The service that is measured: where its znodes are put, and removed from.
+struct Service {
+    bare: Bare,
+    target: ConnectString,
+}
+
+impl Service {
+    async fn prepare(target: ConnectString, load: &Load) -> Result<Self, StressError> {
+        let failed = |failure| StressError::Service { target: load.target.clone(), failure };
+        let timeout = Duration::from_millis(load.session_timeout_ms);
+        let bare = Bare::connect(&target, 0, timeout, PREPARE_WITHIN).await.map_err(failed)?;
+        let service = Service { bare, target };
+        service.within(service.bare.create_container(&load.root)).await.map_err(failed)?;
+        Ok(service)
+    }
+
+    async fn within<T>(&self, call: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        let late = |_| Failure::Unknown(format!("no answer within {}", humantime::format_duration(PREPARE_WITHIN)));
+        timeout(PREPARE_WITHIN, call).await.unwrap_or_else(|elapsed| Err(late(elapsed)))
+    }
+
+    /// Removes the root, once the znodes below it are gone with their sessions: those of a generator that was killed go after
+    /// a session timeout.
+    async fn clean_up(self, load: &Load) -> Result<(), StressError> {
+        let deadline = Instant::now() + 2 * Duration::from_millis(load.session_timeout_ms) + PREPARE_WITHIN;
+        let removed = loop {
+            match self.within(self.bare.delete(&load.root)).await {
+                Err(Failure::Refused(Refusal::NotEmpty)) if Instant::now() < deadline => {
+                    sleep(Duration::from_millis(100)).await;
+                }
+                Err(Failure::Refused(Refusal::NoNode)) => break Ok(()),
+                removed => break removed,
+            }
+        };
+        self.bare.close().await;
+        removed.map_err(|failure| StressError::Service {
+            target: self.target.to_string(),
+            failure: Failure::Unknown(format!("{} is left there: {failure}", load.root)),
+        })
+    }
+}
