@@ -213,6 +213,11 @@ pub fn task_number(name: &str) -> Result<u32, String> {
     number.ok_or_else(|| format!("'{name}' is no task: {TASK_DIGITS} digits, at most {}", u32::MAX))
 }
 
+/// The number of the task whose `-at` this is.
+pub fn at_number(name: &str) -> Option<u32> {
+    task_number(name.strip_suffix(AT)?).ok()
+}
+
 /// Whether a task is among the names of a job's children.
 pub fn has_tasks(names: impl IntoIterator<Item = impl AsRef<str>>) -> bool {
     names.into_iter().any(|name| task_number(name.as_ref()).is_ok())

@@ -5,6 +5,9 @@ use std::fmt::Write;
 use std::path::Path;
 
 use anyhow::Context;
+use plotters::coord::Shift;
+use plotters::coord::ranged1d::ValueFormatter;
+use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 
 use crate::stress::{Case, Operation, Run, Tally, text};
@@ -19,11 +22,33 @@ const COLORS: [RGBColor; 6] = [
     RGBColor(60, 60, 60),
 ];
 
+/// The most points of a line that are shown each.
+const DOTS_MAX: usize = 40;
+
 /// A line of a plot.
 struct Line {
     name: String,
+    color: usize,
+    /// Drawn paler, beside one of the same color.
+    pale: bool,
     points: Vec<(f64, f64)>,
 }
+
+impl Line {
+    fn of(operation: Operation, points: impl Iterator<Item = (f64, f64)>) -> Self {
+        Line { name: operation.to_string(), color: operation as usize, pale: false, points: points.collect() }
+    }
+}
+
+/// What a plot's axes say, and how its latencies or rates grow upwards.
+#[derive(Clone, Copy)]
+struct Axes<'a> {
+    x: &'a str,
+    y: &'a str,
+    logarithmic: bool,
+}
+
+const OVER_TIME: Axes<'static> = Axes { x: "seconds from the start", y: "ms", logarithmic: true };
 
 /// Writes index.html and its plots into a directory, which is created where it is missing.
 pub fn write_page(run: &Run, directory: &Path) -> anyhow::Result<()> {
@@ -41,20 +66,19 @@ pub fn write_page(run: &Run, directory: &Path) -> anyhow::Result<()> {
         let quantile = if file.contains("p50") { 0.5 } else { 0.99 };
         let lines = run.timeline.at(quantile).map(|(operation, intervals)| {
             let points = intervals.iter().enumerate().filter(|(_, (count, _))| *count > 0);
-            let points = points.map(|(at, (_, us))| (middle_s(run, at), *us as f64 / 1e3)).collect();
-            Line { name: operation.to_string(), points }
+            Line::of(operation, points.map(|(at, (_, us))| (middle_s(run, at), *us as f64 / 1e3)))
         });
-        draw(&directory.join(file), ("seconds from the start", "ms"), &lines.collect::<Vec<_>>())?;
+        draw(&directory.join(file), OVER_TIME, &lines.collect::<Vec<_>>())?;
         plots.push((file, title, text));
     }
     if run.load.case == Case::Lifecycle {
         let seconds = run.timeline.interval().as_secs_f64();
         let lines = run.timeline.at(0.5).map(|(operation, intervals)| {
             let points = intervals.iter().enumerate();
-            let points = points.map(|(at, (count, _))| (middle_s(run, at), *count as f64 / seconds)).collect();
-            Line { name: operation.to_string(), points }
+            Line::of(operation, points.map(|(at, (count, _))| (middle_s(run, at), *count as f64 / seconds)))
         });
-        draw(&directory.join("throughput.svg"), ("seconds from the start", "a second"), &lines.collect::<Vec<_>>())?;
+        let axes = Axes { y: "a second", logarithmic: false, ..OVER_TIME };
+        draw(&directory.join("throughput.svg"), axes, &lines.collect::<Vec<_>>())?;
         plots.push(("throughput.svg", "Operations a second over time", "All clients together."));
     } else {
         against_load(run, directory)?;
@@ -100,78 +124,93 @@ fn distribution(run: &Run, path: &Path) -> anyhow::Result<()> {
             let nines = most * f64::from(n) / 100.0;
             (nines, measured.at(1.0 - 10_f64.powf(-nines)) as f64 / 1e3)
         });
-        Line { name: operation.to_string(), points: points.collect() }
+        Line::of(operation, points)
     });
     let lines: Vec<Line> = lines.collect();
     let root = SVGBackend::new(path, SIZE).into_drawing_area();
-    let percent = |nines: &f64| format!("{}%", 100.0 * (1.0 - 10_f64.powf(-nines)));
-    plot(&root, ("percentile", "ms"), &lines, &|nines| trimmed(&percent(nines)))?;
+    let axes = Axes { x: "percentile", y: "ms", logarithmic: true };
+    plot(&root, axes, &lines, &percentile)?;
     root.present().with_context(|| path.display().to_string())
 }
 
-/// `99.90000000000001%` as `99.9%`.
-fn trimmed(text: &str) -> String {
-    let number: f64 = text.trim_end_matches('%').parse().unwrap_or_default();
-    format!("{}%", (number * 1e4).round() / 1e4)
+/// 0, 0.5, 1, 2, 3 nines as 0%, 68%, 90%, 99%, 99.9%.
+fn percentile(nines: &f64) -> String {
+    let decimals = (nines.ceil() as usize).saturating_sub(2);
+    format!("{:.decimals$}%", 100.0 * (1.0 - 10_f64.powf(-nines)))
 }
 
 fn against_load(run: &Run, directory: &Path) -> anyhow::Result<()> {
     let offered = |step: &crate::stress::Step| step.offered.unwrap_or_default();
-    let done = run.steps.iter().map(|step| (offered(step), step.load.rate())).collect();
+    let line = |name: &str, color, points| Line { name: name.to_owned(), color, pale: false, points };
     let due = run.steps.iter().map(|step| (offered(step), offered(step))).collect();
-    let lines = [Line { name: "offered".to_owned(), points: due }, Line { name: "done".to_owned(), points: done }];
-    draw(&directory.join("throughput.svg"), ("operations a second offered", "a second"), &lines)?;
+    let done = run.steps.iter().map(|step| (offered(step), step.load.rate())).collect();
+    let axes = Axes { x: "operations a second offered", y: "a second", logarithmic: false };
+    draw(&directory.join("throughput.svg"), axes, &[line("offered", 5, due), line("done", 0, done)])?;
     let mut lines = Vec::new();
     for operation in [Operation::Create, Operation::Read, Operation::Modify, Operation::Watch] {
-        for (name, quantile) in [("p50", 0.5), ("p99", 0.99)] {
+        for (name, quantile, pale) in [("p50", 0.5, false), ("p99", 0.99, true)] {
             let at = |step: &crate::stress::Step| {
                 Some((offered(step), step.probe.get(operation)?.at(quantile) as f64 / 1e3))
             };
-            lines.push(Line { name: format!("{operation} {name}"), points: run.steps.iter().filter_map(at).collect() });
+            let line = Line::of(operation, run.steps.iter().filter_map(at));
+            lines.push(Line { name: format!("{operation} {name}"), pale, ..line });
         }
     }
-    draw(&directory.join("load.svg"), ("operations a second offered", "ms"), &lines)
+    draw(&directory.join("load.svg"), Axes { y: "ms", logarithmic: true, ..axes }, &lines)
 }
 
-fn draw(path: &Path, axes: (&str, &str), lines: &[Line]) -> anyhow::Result<()> {
+fn draw(path: &Path, axes: Axes<'_>, lines: &[Line]) -> anyhow::Result<()> {
     let root = SVGBackend::new(path, SIZE).into_drawing_area();
     plot(&root, axes, lines, &|x| format!("{x}"))?;
     root.present().with_context(|| path.display().to_string())
 }
 
-fn plot(
-    root: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>,
-    (x_axis, y_axis): (&str, &str),
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+
+fn plot(root: &Area<'_>, axes: Axes<'_>, lines: &[Line], x_label: &dyn Fn(&f64) -> String) -> anyhow::Result<()> {
+    root.fill(&WHITE)?;
+    let all = |of: fn(&(f64, f64)) -> f64| lines.iter().flat_map(move |line| line.points.iter().map(of));
+    let right = all(|point| point.0).fold(0.0, f64::max).max(1e-3) * 1.05;
+    let (top, bottom) = (all(|point| point.1).fold(1e-3, f64::max), all(|point| point.1).fold(f64::MAX, f64::min));
+    let mut builder = ChartBuilder::on(root);
+    builder.margin(14).x_label_area_size(42).y_label_area_size(64);
+    if axes.logarithmic {
+        let y = (bottom.clamp(1e-3, top) * 0.8..top * 3.0).log_scale();
+        fill(builder.build_cartesian_2d(0.0..right, y)?, axes, lines, x_label)
+    } else {
+        fill(builder.build_cartesian_2d(0.0..right, 0.0..top * 1.25)?, axes, lines, x_label)
+    }
+}
+
+fn fill<'a, Y>(
+    mut chart: ChartContext<'a, SVGBackend<'a>, Cartesian2d<RangedCoordf64, Y>>,
+    axes: Axes<'_>,
     lines: &[Line],
     x_label: &dyn Fn(&f64) -> String,
-) -> anyhow::Result<()> {
-    root.fill(&WHITE)?;
-    let most = |of: fn(&(f64, f64)) -> f64| {
-        let all = lines.iter().flat_map(|line| line.points.iter().map(of));
-        all.fold(0.0, f64::max).max(1e-3) * 1.05
-    };
-    let mut chart = ChartBuilder::on(root)
-        .margin(14)
-        .x_label_area_size(42)
-        .y_label_area_size(60)
-        .build_cartesian_2d(0.0..most(|point| point.0), 0.0..most(|point| point.1))?;
+) -> anyhow::Result<()>
+where
+    Y: Ranged<ValueType = f64> + ValueFormatter<f64>,
+{
     chart
         .configure_mesh()
         .light_line_style(WHITE)
         .bold_line_style(RGBColor(225, 225, 225))
-        .x_desc(x_axis)
-        .y_desc(y_axis)
+        .x_desc(axes.x)
+        .y_desc(axes.y)
         .x_label_formatter(x_label)
+        .y_label_formatter(&|y| format!("{}", (y * 1e6).round() / 1e6))
         .label_style(("sans-serif", 14))
         .draw()?;
-    for (at, line) in lines.iter().enumerate() {
-        let color = COLORS[at % COLORS.len()];
-        // Beyond the colors, thinner: p99 behind p50 keeps its own.
+    for line in lines {
+        let color = COLORS[line.color % COLORS.len()].mix(if line.pale { 0.45 } else { 1.0 });
         let style = color.stroke_width(2);
         chart
             .draw_series(LineSeries::new(line.points.iter().copied(), style))?
             .label(line.name.clone())
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style));
+        // One point alone is no line.
+        let few = line.points.iter().filter(|_| line.points.len() <= DOTS_MAX);
+        chart.draw_series(few.map(|point| Circle::new(*point, 2, color.filled())))?;
     }
     chart
         .configure_series_labels()

@@ -144,14 +144,7 @@ pub async fn stress(connect: &ConnectArgs, stress: Stress, shutdown: &Shutdown) 
         return cli::complain(&error, Some("--i-own-this-service, if it is yours"), Exit::Usage);
     }
     let (config, mut rng) = (connect.session(false), rand::rng());
-    let ran = tokio::select! {
-        ran = run_stress(&config, load, &mut rng, progress) => ran,
-        () = shutdown.requested() => {
-            eprintln!("interrupted: the job goes with this client, and what it created with the job's sessions");
-            return Exit::Interrupted;
-        }
-    };
-    let run = match ran {
+    let run = match run_stress(&config, load, &mut rng, shutdown, progress).await {
         Ok(run) => run,
         Err(error) => return failed(&stress, &error),
     };
@@ -192,6 +185,7 @@ fn failed(stress: &Stress, error: &StressError) -> Exit {
         StressError::Invalid(_) => {
             cli::complain(error, Some("there are no figures: mend that, and run it again"), Exit::Failed)
         }
+        StressError::Interrupted => cli::complain(error, None, Exit::Interrupted),
         StressError::Herd(error) => cli::client_failed(error),
     }
 }

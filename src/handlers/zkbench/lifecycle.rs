@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 use tokio::time::timeout;
 
-use super::{Generator, STOPPED, since};
+use super::{Generator, STOPPED};
 use crate::coordination::Failure;
 use crate::coordination::bare::Bare;
 use crate::coordination::rendezvous::Member;
@@ -90,7 +90,7 @@ struct Clock {
 
 impl Clock {
     fn took(&mut self, operation: Operation, latency: Duration) {
-        let ended = since(self.start);
+        let ended = self.start.elapsed();
         self.tally.record(operation, latency, ended);
         self.timeline.record(operation, latency, ended);
     }

@@ -11,7 +11,7 @@ mod paced;
 
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::oneshot;
@@ -137,9 +137,4 @@ impl Generator {
     fn data(&self) -> Vec<u8> {
         vec![b'x'; self.share.load.data_size]
     }
-}
-
-/// How long ago the start was.
-fn since(start: Instant) -> Duration {
-    start.elapsed()
 }

@@ -15,8 +15,8 @@ use rand::{RngExt, SeedableRng};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
+use super::Generator;
 use super::pace::Pacer;
-use super::{Generator, since};
 use crate::coordination::Failure;
 use crate::coordination::bare::Bare;
 use crate::coordination::rendezvous::Member;
@@ -31,8 +31,8 @@ const CREATING: usize = 64;
 enum Stage {
     /// Nothing: load is being added.
     Between,
-    /// A step.
-    Measuring(usize),
+    /// A step, since when.
+    Measuring(usize, Instant),
     /// Nothing any more.
     Over,
 }
@@ -101,7 +101,7 @@ async fn steps(
         }
         member.reach(point).await?;
         member.called(point + 1).await?;
-        stage.send_replace(Stage::Measuring(step));
+        stage.send_replace(Stage::Measuring(step, Instant::now()));
         if let Some(probe) = &mut probe {
             probe.measure(step, share.load.step_duration()).await;
         }
@@ -130,8 +130,7 @@ async fn make_load(pace: Pace, client: u32, ready: oneshot::Sender<()>) -> Resul
     let mut rng = StdRng::seed_from_u64(load.seed.wrapping_add(client.into()));
     let (interval, data) = (Duration::from_secs_f64(1.0 / load.rate), pace.generator.data());
     // Not in step with the other clients.
-    let start = Instant::now();
-    let mut due = start + interval.mul_f64(rng.random());
+    let mut due = Instant::now() + interval.mul_f64(rng.random());
     let mut stages = pace.stages.clone();
     loop {
         tokio::select! {
@@ -145,9 +144,9 @@ async fn make_load(pace: Pace, client: u32, ready: oneshot::Sender<()>) -> Resul
         } else {
             (Operation::Modify, bare.modify(path, &data).await)
         };
-        if let Stage::Measuring(step) = stage {
+        if let Stage::Measuring(step, since) = stage {
             match done {
-                Ok(()) => tally.steps[step].record(operation, due.elapsed(), since(start)),
+                Ok(()) => tally.steps[step].record(operation, due.elapsed(), since.elapsed()),
                 Err(_) => tally.steps[step].error(operation),
             }
         }
@@ -236,7 +235,7 @@ impl Probe {
     }
 
     fn took(&mut self, step: usize, operation: Operation, latency: Duration) {
-        let ended = since(self.start);
+        let ended = self.start.elapsed();
         self.tally.steps[step].record(operation, latency, ended);
         self.timeline.record(operation, latency, ended);
     }

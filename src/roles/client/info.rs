@@ -94,7 +94,7 @@ impl Client {
     }
 
     /// Which worker has which of a job's tasks.
-    async fn holders(&self, job: &JobId) -> Result<HashMap<u32, String>, ClientError> {
+    pub(super) async fn holders(&self, job: &JobId) -> Result<HashMap<u32, String>, ClientError> {
         let names = self.session().children(WORKERS).await?.unwrap_or_default();
         let paths: Vec<String> = names.iter().map(|name| paths::join(WORKERS, name)).collect();
         let mut holders = HashMap::new();

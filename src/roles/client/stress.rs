@@ -4,6 +4,7 @@
 //! else happens - a worker dies, one is paused past its session, the service refuses - ends the run with the reason and
 //! without figures.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use rand::Rng;
@@ -15,8 +16,9 @@ use super::view::{Herd, herd};
 use super::{Client, ClientError, Finished, Selected};
 use crate::coordination::bare::Bare;
 use crate::coordination::rendezvous::{Conductor, Missed};
-use crate::coordination::{ConnectString, Failure, Refusal, Session, SessionConfig, paths};
-use crate::records::{JobId, Policy};
+use crate::coordination::{ConnectString, Failure, Refusal, SessionConfig, paths};
+use crate::records::{JobId, Policy, tree};
+use crate::shutdown::Shutdown;
 use crate::stress::{CLIENTS_MAX, Load, Outcome, Run, Share};
 
 /// What the tasks are of.
@@ -43,6 +45,9 @@ pub enum StressError {
     /// The run began and is worth nothing.
     #[error("the run is invalid: {0}")]
     Invalid(String),
+    /// Whoever wanted it does not want it any more.
+    #[error("interrupted")]
+    Interrupted,
     /// The herd cannot be used.
     #[error(transparent)]
     Herd(#[from] ClientError),
@@ -65,14 +70,15 @@ pub enum Stage {
     Reached(u32),
 }
 
-/// Runs a load on the free slots of the herd at `config`, and leaves nothing behind, neither there nor in the service. To be
-/// dropped only with the process: the job is withdrawn with the session.
+/// Runs a load on the free slots of the herd at `config`, and leaves nothing behind, neither there nor in the service; also
+/// when `shutdown` is requested. If the process dies, its job is withdrawn with its session.
 ///
 /// Errors: see [`StressError`].
 pub async fn stress(
     config: &SessionConfig,
     mut load: Load,
     rng: &mut impl Rng,
+    shutdown: &Shutdown,
     progress: impl FnMut(Stage),
 ) -> Result<Run, StressError> {
     let target = load.target().map_err(StressError::Refused)?;
@@ -84,7 +90,7 @@ pub async fn stress(
     }
     load.root = format!("/herdsman-stress-{}", paths::uid(rng));
     let service = Service::prepare(target, &load).await?;
-    let ran = in_the_service(config, &client, &load, generators, rng, progress).await;
+    let ran = in_the_service(config, &client, &load, generators, rng, shutdown, progress).await;
     let removed = service.clean_up(&load).await;
     client.close().await;
     let run = ran?;
@@ -117,6 +123,7 @@ async fn in_the_service(
     load: &Load,
     generators: u32,
     rng: &mut impl Rng,
+    shutdown: &Shutdown,
     mut progress: impl FnMut(Stage),
 ) -> Result<Run, StressError> {
     // Once begun there is no second attempt.
@@ -127,7 +134,8 @@ async fn in_the_service(
     progress(Stage::Gathering(id.clone(), generators as usize));
     let shares = load.deal(generators);
     let conducted = tokio::select! {
-        conducted = conduct(client.session(), &job, load, &shares, &mut progress) => conducted,
+        conducted = conduct(client, &job, load, &shares, &mut progress) => conducted,
+        () = shutdown.requested() => Err(StressError::Interrupted),
         // Nobody is dismissed yet: whoever ends has failed.
         ended = results.next() => Err(match ended? {
             Some(finished) => StressError::Invalid(why(&finished)),
@@ -167,13 +175,13 @@ fn unless_gone(error: ClientError) -> Result<(), ClientError> {
 /// Submits a task for each share, and calls one point after another until all have reached the last one. They wait to be
 /// dismissed.
 async fn conduct(
-    session: &Session,
+    client: &Client,
     job: &Job,
     load: &Load,
     shares: &[Share],
     progress: &mut impl FnMut(Stage),
 ) -> Result<Conductor, StressError> {
-    let conductor = Conductor::open(session, &job.id().calls_path()).await?;
+    let conductor = Conductor::open(client.session(), &job.id().calls_path()).await?;
     let mut members = Vec::new();
     for share in shares {
         let payload = serde_json::to_vec(share).map_err(|error| StressError::Refused(error.to_string()))?;
@@ -181,7 +189,7 @@ async fn conduct(
     }
     job.seal().await?;
     match timeout(GATHER_WITHIN, conductor.all_reach(&members, 0)).await {
-        Ok(gathered) => gathered.map_err(missed)?,
+        Ok(gathered) => gathered.map_err(|gone| missed(gone, &HashMap::new()))?,
         Err(_) => {
             let present = conductor.present(&members).await?.into_iter().filter(|present| *present).count();
             let within = humantime::format_duration(GATHER_WITHIN);
@@ -189,21 +197,25 @@ async fn conduct(
             return Err(StressError::Invalid(error));
         }
     }
+    let holders = client.holders(job.id()).await?;
     progress(Stage::Begun(load.last_point()));
     for point in 1..=load.last_point() {
         conductor.call(point).await?;
-        conductor.all_reach(&members, point).await.map_err(missed)?;
+        conductor.all_reach(&members, point).await.map_err(|gone| missed(gone, &holders))?;
         progress(Stage::Reached(point));
     }
     Ok(conductor)
 }
 
-fn missed(missed: Missed) -> StressError {
+/// Says whose generator it was, where that is known.
+fn missed(missed: Missed, holders: &HashMap<u32, String>) -> StressError {
     match missed {
-        Missed::Gone(path) => StressError::Invalid(format!(
-            "a load generator was lost ({}): its worker died, was stopped, or lost its session",
-            paths::name(&path)
-        )),
+        Missed::Gone(path) => {
+            let n = tree::at_number(paths::name(&path));
+            let worker = n.and_then(|n| holders.get(&n)).map_or("a worker", String::as_str);
+            let lost = format!("a load generator was lost: {worker} died, was stopped, or lost its session");
+            StressError::Invalid(lost)
+        }
         Missed::Late(_) | Missed::Failed(_) => StressError::Invalid(missed.to_string()),
     }
 }
