@@ -63,6 +63,11 @@ fn scenario_poison() {
 }
 
 #[test]
+fn scenario_stress() {
+    passes("stress");
+}
+
+#[test]
 fn scenario_leader_killed_and_only_the_timeout_tells() {
     passes("leader-killed");
 }

@@ -7,4 +7,5 @@ mod support;
 mod commit;
 mod election;
 mod mirror;
+mod rendezvous;
 mod session;

@@ -6,4 +6,5 @@ mod support;
 mod client;
 mod master;
 mod policy;
+mod stress;
 mod worker;
