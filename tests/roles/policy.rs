@@ -9,7 +9,7 @@ use herdsman::faults::line::{Line, MULTI};
 use herdsman::handlers::{Handler, Handlers, Task, TaskError};
 use herdsman::records::{JobId, Policy};
 use herdsman::roles::client::{
-    Client, ClientError, Finished, FinishedStatus, Job, JobSpec, LogLine, Results, Selected, open,
+    Client, ClientError, Finished, FinishedStatus, Job, JobSpec, LogLine, Results, Selected, open, view,
 };
 use serde_json::Value;
 
@@ -311,6 +311,30 @@ async fn a_delayed_job_begins_no_sooner_and_holds_nobody_up() {
     let (_, results) = submitted(&config, delayed(700), 3).await;
     assert_eq!(all(results).await.len(), 3);
     assert!(began.elapsed() >= Duration::from_millis(690), "{:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_behind_busy_slots_is_told_how_many_are_ahead_of_it() {
+    let config = fresh_config();
+    let (_m, _w, session) = herd(&config).await;
+    let policy = |priority| Policy { priority, ..Policy::default() };
+    let (slow, left) = submitted(&config, shell("sleep 60", policy(0)), 50).await;
+    left.leave().await.expect("left");
+    let (urgent, left) = submitted(&config, shell("sleep 60", policy(5)), 10).await;
+    left.leave().await.expect("left");
+    let client = Client::connect(&config).await.expect("connected");
+    let last = Selected { job: slow.clone(), tasks: Some(49..=49) };
+    until("all that wait are counted, but for itself", async || {
+        let reasons = client.explain(&last).await.expect("explained");
+        let herd = view::herd(&session).await.expect("readable");
+        let waiting: usize = herd.jobs.iter().map(|job| job.waiting).sum();
+        let ahead = waiting.saturating_sub(1);
+        reasons.contains(&format!("all 4 slots are busy; about {ahead} tasks are ahead of task 49"))
+    })
+    .await;
+    for job in [slow, urgent] {
+        client.cancel(&whole(&job), "enough").await.expect("cancelled");
+    }
 }
 
 /// Notes the order in which tasks are begun.

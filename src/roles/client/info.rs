@@ -1,5 +1,6 @@
 //! What a job and its tasks are like, and why nothing happens.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use futures::future::join_all;
@@ -108,6 +109,14 @@ impl Client {
         Ok(holders)
     }
 
+    /// How many tasks of a job wait that are to be assigned before this one.
+    async fn waiting_before(&self, job: &JobId, n: u32) -> Result<usize, ClientError> {
+        let holders = self.holders(job).await?;
+        let names = self.session().children(&job.path()).await?.unwrap_or_default();
+        let numbers = names.iter().filter_map(|name| task_number(name).ok());
+        Ok(numbers.filter(|before| *before < n && !holders.contains_key(before)).count())
+    }
+
     /// Why a job, or a task of it, is not done, for people; empty where there is no reason to be seen.
     ///
     /// Errors: no such job.
@@ -129,8 +138,10 @@ impl Client {
             if let Some(at) = policy.not_before_ms.filter(|at| *at > now_ms()) {
                 reasons.push(format!("it is not to begin before {}", moment(at)));
             }
-            if reasons.is_empty() {
-                slots_are_busy(&herd, &info, &mut reasons);
+            let first = info.tasks.iter().find(|task| task.state == "waiting");
+            if let Some(task) = first.filter(|_| reasons.is_empty()) {
+                let own = self.waiting_before(&selected.job, task.n).await?;
+                reasons.extend(slots_are_busy(&herd, &info, task.n, own));
             }
         }
         for task in info.tasks.iter().take(10) {
@@ -209,16 +220,21 @@ fn nobody_there(herd: &Herd, record: &JobRecord, reasons: &mut Vec<String>) {
     }
 }
 
-fn slots_are_busy(herd: &Herd, info: &JobInfo, reasons: &mut Vec<String>) {
+/// How long the queue is before a task that has `own` of its own job before it: all of greater priority, and as many of each
+/// job of the same one, which take turns.
+fn slots_are_busy(herd: &Herd, info: &JobInfo, n: u32, own: usize) -> Option<String> {
     let (slots, taken) = herd.workers.iter().fold((0, 0), |(slots, taken), worker| {
         (slots + worker.slots as usize, taken + worker.assigned.min(worker.slots as usize))
     });
     let priority = info.record.policy.priority;
-    let others: usize =
-        herd.jobs.iter().filter(|job| job.id != info.id && job.priority >= priority).map(|j| j.waiting).sum();
-    if taken >= slots {
-        reasons.push(format!("all {slots} slots are busy; {others} tasks of other jobs wait for them too"));
-    }
+    let others = herd.jobs.iter().filter(|job| job.id != info.id && job.withdrawn.is_none() && job.after.is_empty());
+    let ahead = others.map(|job| match job.priority.cmp(&priority) {
+        Ordering::Greater => job.waiting,
+        Ordering::Equal => job.waiting.min(own + 1),
+        Ordering::Less => 0,
+    });
+    let ahead = own + ahead.sum::<usize>();
+    (taken >= slots).then(|| format!("all {slots} slots are busy; about {ahead} tasks are ahead of task {n}"))
 }
 
 /// A moment as people write it, in UTC.
