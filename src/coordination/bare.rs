@@ -99,11 +99,6 @@ impl Bare {
         self.client.delete(path, None).await.map_err(classify)
     }
 
-    /// The names of a znode's children.
-    pub async fn children(&self, path: &str) -> Result<Vec<String>, Failure> {
-        self.client.list_children(path).await.map_err(classify)
-    }
-
     /// Ends the session; waits for at most 2 s until the server has removed its ephemerals.
     pub async fn close(self) {
         let mut states = self.client.state_watcher();

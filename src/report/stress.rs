@@ -113,7 +113,7 @@ fn page(run: &Run, plots: &[(&str, &str, &str)]) -> String {
 /// What was measured in the end: of a lifecycle all, else the probe's operations under full load.
 fn measured(run: &Run) -> Option<&Tally> {
     let step = run.steps.last()?;
-    Some(if run.load.case == Case::Lifecycle { &step.load } else { &step.probe })
+    Some(if run.load.case == Case::Lifecycle { &step.measured.load } else { &step.measured.probe })
 }
 
 fn distribution(run: &Run, path: &Path) -> anyhow::Result<()> {
@@ -143,14 +143,14 @@ fn against_load(run: &Run, directory: &Path) -> anyhow::Result<()> {
     let offered = |step: &crate::stress::Step| step.offered.unwrap_or_default();
     let line = |name: &str, color, points| Line { name: name.to_owned(), color, pale: false, points };
     let due = run.steps.iter().map(|step| (offered(step), offered(step))).collect();
-    let done = run.steps.iter().map(|step| (offered(step), step.load.rate())).collect();
+    let done = run.steps.iter().map(|step| (offered(step), step.measured.load.rate())).collect();
     let axes = Axes { x: "operations a second offered", y: "a second", logarithmic: false };
     draw(&directory.join("throughput.svg"), axes, &[line("offered", 5, due), line("done", 0, done)])?;
     let mut lines = Vec::new();
     for operation in [Operation::Create, Operation::Read, Operation::Modify, Operation::Watch] {
         for (name, quantile, pale) in [("p50", 0.5, false), ("p99", 0.99, true)] {
             let at = |step: &crate::stress::Step| {
-                Some((offered(step), step.probe.get(operation)?.at(quantile) as f64 / 1e3))
+                Some((offered(step), step.measured.probe.get(operation)?.at(quantile) as f64 / 1e3))
             };
             let line = Line::of(operation, run.steps.iter().filter_map(at));
             lines.push(Line { name: format!("{operation} {name}"), pale, ..line });

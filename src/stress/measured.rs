@@ -113,7 +113,7 @@ impl<'de> Deserialize<'de> for Measured {
 }
 
 /// One kind of operation in figures. Latencies are in microseconds.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Figures {
     /// How many were answered.
     pub count: u64,
@@ -167,6 +167,13 @@ impl Measured {
         self.latency.len()
     }
 
+    /// To two digits, which take less room.
+    fn coarsen(&mut self) {
+        let mut coarse = histogram(2);
+        coarse.add(&self.latency).expect("it grows to what it holds");
+        self.latency = coarse;
+    }
+
     fn merge(&mut self, other: &Measured) {
         self.latency += &other.latency;
         self.first_us = self.first_us.min(other.first_us);
@@ -202,6 +209,11 @@ impl Tally {
         for (operation, measured) in &other.operations {
             self.operations.entry(*operation).or_default().merge(measured);
         }
+    }
+
+    /// Latencies to two digits.
+    pub(super) fn coarsen(&mut self) {
+        self.operations.values_mut().for_each(Measured::coarsen);
     }
 
     /// What was measured, by kind.

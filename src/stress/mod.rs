@@ -14,13 +14,13 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use measured::{Figures, Measured, Operation, Tally};
-pub use outcome::{ClientTally, Outcome, Run, Step};
+pub use outcome::{ClientFigures, ClientTally, Outcome, Parts, Run, Step};
 pub use timeline::Timeline;
 
 use crate::coordination::ConnectString;
 
-/// The most simulated clients of one load generator: what they measured must fit into an outcome.
-pub const CLIENTS_MAX: u32 = 50;
+/// The most rows of figures of one load generator, a row for each client, step and operation: they must fit into an outcome.
+const ROWS_MAX: u32 = 1000;
 /// The most steps of a ramp, beside the one without load.
 const STEPS_MAX: u32 = 10;
 
@@ -105,6 +105,19 @@ impl Load {
                 let steps = load.min(STEPS_MAX);
                 (0..=steps).map(|step| load * step / steps.max(1)).collect()
             }
+        }
+    }
+
+    /// Whether this client measures beside the others.
+    pub fn is_probe(&self, client: u32) -> bool {
+        self.case != Case::Lifecycle && client == 0
+    }
+
+    /// How many clients one generator can carry.
+    pub fn clients_max(&self) -> u32 {
+        match self.case {
+            Case::Lifecycle => ROWS_MAX / 5,
+            Case::Ramp | Case::Steady => ROWS_MAX / 2 / self.steps().len() as u32,
         }
     }
 

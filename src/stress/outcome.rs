@@ -3,25 +3,96 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use super::{Case, Load, Operation, Tally, Timeline};
+use super::{Case, Figures, Load, Operation, Tally, Timeline};
 
-/// What one simulated client measured.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+/// What one simulated client measured, at each step; a lifecycle is one step.
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct ClientTally {
     /// Its number.
     pub client: u32,
-    /// What it measured at each step; a lifecycle is one step.
+    /// What it measured.
     pub steps: Vec<Tally>,
+}
+
+/// The same in figures: histograms of each client would not fit into an outcome.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ClientFigures {
+    /// Its number.
+    pub client: u32,
+    /// What it measured, at each step.
+    pub steps: Vec<BTreeMap<Operation, Figures>>,
 }
 
 /// What a load generator returns.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
     /// By client.
-    pub clients: Vec<ClientTally>,
-    /// All its clients together: the probe's operations, or those of a lifecycle.
+    pub clients: Vec<ClientFigures>,
+    /// All its clients together, at each step.
+    pub steps: Vec<Parts>,
+    /// Over time: the probe's operations, or those of a lifecycle.
     pub timeline: Timeline,
+}
+
+/// Who measured what at a step.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Parts {
+    /// Those who make load; of a lifecycle, all.
+    pub load: Tally,
+    /// The probe, where there is one.
+    pub probe: Tally,
+}
+
+impl Outcome {
+    /// Of the clients of one generator.
+    pub fn of(load: &Load, clients: &[ClientTally], timeline: Timeline) -> Self {
+        let mut steps = vec![Parts::default(); load.steps().len().max(1)];
+        for client in clients {
+            for (step, tally) in steps.iter_mut().zip(&client.steps) {
+                step.of(load, client.client).merge(tally);
+            }
+        }
+        let figures = |tally: &Tally| tally.iter().map(|(operation, m)| (operation, m.figures())).collect();
+        let clients = clients.iter().map(|ClientTally { client, steps }| ClientFigures {
+            client: *client,
+            steps: steps.iter().map(figures).collect(),
+        });
+        Outcome { clients: clients.collect(), steps, timeline }
+    }
+
+    /// As JSON of at most so many bytes: with latencies to two digits where three do not fit, and then with longer intervals.
+    pub fn to_json(mut self, bytes_max: usize) -> Value {
+        for round in 0..16 {
+            let value = serde_json::to_value(&self).unwrap_or_default();
+            if value.to_string().len() <= bytes_max {
+                return value;
+            }
+            if round == 0 {
+                self.steps.iter_mut().for_each(Parts::coarsen);
+            } else {
+                self.timeline.double();
+            }
+        }
+        serde_json::to_value(&self).unwrap_or_default()
+    }
+}
+
+impl Parts {
+    fn of(&mut self, load: &Load, client: u32) -> &mut Tally {
+        if load.is_probe(client) { &mut self.probe } else { &mut self.load }
+    }
+
+    fn coarsen(&mut self) {
+        self.load.coarsen();
+        self.probe.coarsen();
+    }
+
+    fn merge(&mut self, other: &Parts) {
+        self.load.merge(&other.load);
+        self.probe.merge(&other.probe);
+    }
 }
 
 /// A valid run: every generator was there from the first call to the last, and every client measured.
@@ -32,7 +103,7 @@ pub struct Run {
     /// The job that did it.
     pub job: String,
     /// What each client measured, and on which worker, by its number.
-    pub clients: BTreeMap<u32, (String, ClientTally)>,
+    pub clients: BTreeMap<u32, (String, ClientFigures)>,
     /// The steps.
     pub steps: Vec<Step>,
     /// Latencies over time: of the probe, or of a lifecycle.
@@ -47,9 +118,7 @@ pub struct Step {
     /// How many operations a second they were to begin, where they had a pace.
     pub offered: Option<f64>,
     /// What they measured.
-    pub load: Tally,
-    /// What the probe measured, where there was one.
-    pub probe: Tally,
+    pub measured: Parts,
 }
 
 impl Run {
@@ -57,12 +126,29 @@ impl Run {
     ///
     /// Errors: a client is missing or counted twice, or did not do what it was to do: then nothing of it is worth a figure.
     pub fn of(load: Load, job: String, outcomes: Vec<(String, Outcome)>) -> Result<Run, String> {
+        let paced = |n: u32| Step { clients: n, offered: Some(f64::from(n) * load.rate), ..Step::default() };
+        let mut steps: Vec<Step> = load.steps().into_iter().map(paced).collect();
+        if load.case == Case::Lifecycle {
+            steps.push(Step { clients: load.clients, ..Step::default() });
+        }
         let (mut clients, mut timeline) = (BTreeMap::new(), Timeline::default());
         for (worker, outcome) in outcomes {
             timeline.merge(outcome.timeline);
-            for tally in outcome.clients {
-                let client = tally.client;
-                if clients.insert(client, (worker.clone(), tally)).is_some() {
+            if outcome.steps.len() != steps.len() {
+                return Err(format!("{worker} knows {} steps of {}", outcome.steps.len(), steps.len()));
+            }
+            for (step, parts) in steps.iter_mut().zip(&outcome.steps) {
+                step.measured.merge(parts);
+            }
+            for figures in outcome.clients {
+                let client = figures.client;
+                if figures.steps.len() != steps.len() {
+                    return Err(format!("client {client} knows {} steps of {}", figures.steps.len(), steps.len()));
+                }
+                if load.case == Case::Lifecycle {
+                    complete(&load, &figures)?;
+                }
+                if clients.insert(client, (worker.clone(), figures)).is_some() {
                     return Err(format!("client {client} measured twice"));
                 }
             }
@@ -73,31 +159,12 @@ impl Run {
         if clients.len() != load.clients as usize {
             return Err(format!("{} clients measured, and not {}", clients.len(), load.clients));
         }
-        let mut steps: Vec<Step> = match load.case {
-            Case::Lifecycle => vec![Step { clients: load.clients, ..Step::default() }],
-            Case::Ramp | Case::Steady => {
-                let step = |n| Step { clients: n, offered: Some(f64::from(n) * load.rate), ..Step::default() };
-                load.steps().into_iter().map(step).collect()
-            }
-        };
-        for (client, (_, tally)) in &clients {
-            if tally.steps.len() != steps.len() {
-                return Err(format!("client {client} knows {} steps of {}", tally.steps.len(), steps.len()));
-            }
-            let is_probe = load.case != Case::Lifecycle && *client == 0;
-            for (step, tally) in steps.iter_mut().zip(&tally.steps) {
-                if is_probe { &mut step.probe } else { &mut step.load }.merge(tally);
-            }
-            if load.case == Case::Lifecycle {
-                complete(&load, *client, &tally.steps[0])?;
-            }
-        }
         Ok(Run { load, job, clients, steps, timeline })
     }
 }
 
 /// A lifecycle has exactly so many operations of each kind.
-fn complete(load: &Load, client: u32, tally: &Tally) -> Result<(), String> {
+fn complete(load: &Load, figures: &ClientFigures) -> Result<(), String> {
     let (znodes, modify) = (u64::from(load.znodes), u64::from(load.modify));
     for (operation, due) in [
         (Operation::Connect, 1),
@@ -106,8 +173,9 @@ fn complete(load: &Load, client: u32, tally: &Tally) -> Result<(), String> {
         (Operation::Modify, modify),
         (Operation::Watch, modify),
     ] {
-        let count = tally.get(operation).map_or(0, super::Measured::count);
+        let count = figures.steps[0].get(&operation).map_or(0, |figures| figures.count);
         if count != due {
+            let client = figures.client;
             return Err(format!("client {client} measured {count} of {due} operations '{operation}'"));
         }
     }
@@ -118,7 +186,11 @@ fn complete(load: &Load, client: u32, tally: &Tally) -> Result<(), String> {
 mod tests {
     use std::time::Duration;
 
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+
     use super::*;
+    use crate::records::DATA_BYTES_MAX;
 
     fn load() -> Load {
         Load {
@@ -148,7 +220,7 @@ mod tests {
         record(Operation::Read, 3);
         record(Operation::Modify, 1);
         record(Operation::Watch, 1);
-        Outcome { clients: vec![ClientTally { client, steps: vec![tally] }], timeline: Timeline::default() }
+        Outcome::of(&load(), &[ClientTally { client, steps: vec![tally] }], Timeline::default())
     }
 
     fn run(outcomes: Vec<Outcome>) -> Result<Run, String> {
@@ -159,7 +231,7 @@ mod tests {
     #[test]
     fn a_run_adds_up_what_its_clients_measured() {
         let run = run(vec![measured(1, 3), measured(0, 3)]).expect("complete");
-        let counts: Vec<_> = run.steps[0].load.iter().map(|(_, measured)| measured.count()).collect();
+        let counts: Vec<_> = run.steps[0].measured.load.iter().map(|(_, measured)| measured.count()).collect();
         assert_eq!(counts, [2, 6, 6, 2, 2]);
     }
 
@@ -170,5 +242,42 @@ mod tests {
         assert!(run(vec![measured(0, 3), measured(1, 3), measured(2, 3)]).is_err(), "one too many");
         assert!(run(vec![measured(0, 3), measured(1, 2)]).is_err(), "a create is missing");
         assert!(run(vec![measured(0, 4), measured(1, 2)]).is_err(), "another's create does not make up for it");
+    }
+
+    #[test]
+    fn the_most_that_a_generator_can_have_measured_fits_into_an_outcome() {
+        let load = Load { case: Case::Ramp, clients: 1000, ..load() };
+        let steps = load.steps().len();
+        let mut rng = StdRng::seed_from_u64(1);
+        let mut latency = || Duration::from_secs_f64(10_f64.powf(rng.random_range(-4.3..1.0)));
+        let (mut clients, mut timeline) = (Vec::new(), Timeline::default());
+        for client in 0..load.clients_max() {
+            let mut tallies = vec![Tally::default(); steps];
+            for n in 0..(steps as u64 * 500) {
+                let (ended, step) = (Duration::from_millis(n * 20), n as usize / 500);
+                for operation in
+                    [Operation::Create, Operation::Read, Operation::Modify, Operation::Watch, Operation::Delete]
+                {
+                    if client == 0 || matches!(operation, Operation::Read | Operation::Modify) {
+                        tallies[step].record(operation, latency(), ended);
+                    }
+                    if client < 10 {
+                        timeline.record(operation, latency(), ended);
+                    }
+                }
+            }
+            clients.push(ClientTally { client, steps: tallies });
+        }
+        let outcome = Outcome::of(&load, &clients, timeline);
+        let whole = serde_json::to_string(&outcome).expect("JSON");
+        assert!(whole.len() > DATA_BYTES_MAX, "{} bytes: nothing is tested", whole.len());
+        let value = outcome.clone().to_json(DATA_BYTES_MAX);
+        assert!(value.to_string().len() <= DATA_BYTES_MAX, "{} bytes", value.to_string().len());
+        let read: Outcome = serde_json::from_value(value).expect("an outcome");
+        assert_eq!(read.clients, outcome.clients, "figures are those of the finer histograms");
+        let at = |outcome: &Outcome| outcome.steps[3].load.get(Operation::Read).map(|m| (m.count(), m.at(0.99) as f64));
+        let (coarse, fine) = (at(&read).expect("measured"), at(&outcome).expect("measured"));
+        assert_eq!(coarse.0, fine.0);
+        assert!((coarse.1 / fine.1 - 1.0).abs() < 0.02, "{coarse:?} {fine:?}");
     }
 }

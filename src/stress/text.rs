@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-use super::{Case, Figures, Operation, Run, Tally};
+use super::{Case, ClientFigures, Figures, Operation, Run, Step, Tally};
 
 /// One row: at which step, whose, what.
 struct Row<'a> {
@@ -19,21 +19,16 @@ struct Row<'a> {
 
 fn rows(run: &Run, per_client: bool) -> Vec<Row<'_>> {
     let mut rows = Vec::new();
-    let mut add = |step, whose, client, tally: &Tally| {
-        rows.extend(tally.iter().map(|(operation, measured)| Row {
-            step,
-            whose,
-            client,
-            operation,
-            figures: measured.figures(),
-        }));
-    };
     for (at, step) in run.steps.iter().enumerate() {
-        add(at, "probe", None, &step.probe);
-        add(at, "load", None, &step.load);
-        for (client, (worker, tally)) in run.clients.iter().filter(|_| per_client) {
-            let whose = if run.load.case != Case::Lifecycle && *client == 0 { "probe" } else { "load" };
-            add(at, whose, Some((*client, worker.as_str())), &tally.steps[at]);
+        for (whose, tally) in [("probe", &step.measured.probe), ("load", &step.measured.load)] {
+            let all = tally.iter().map(|(operation, measured)| (operation, measured.figures()));
+            rows.extend(all.map(|(operation, figures)| Row { step: at, whose, client: None, operation, figures }));
+        }
+        for (client, (worker, measured)) in run.clients.iter().filter(|_| per_client) {
+            let whose = if run.load.is_probe(*client) { "probe" } else { "load" };
+            let client = Some((*client, worker.as_str()));
+            let all = measured.steps[at].iter().map(|(operation, figures)| (*operation, figures.clone()));
+            rows.extend(all.map(|(operation, figures)| Row { step: at, whose, client, operation, figures }));
         }
     }
     rows
@@ -85,7 +80,7 @@ pub fn table(run: &Run, per_client: bool) -> String {
                         "{} clients: {:.0} operations a second offered, {:.0} done",
                         step.clients,
                         step.offered.unwrap_or_default(),
-                        step.load.rate()
+                        step.measured.load.rate()
                     ),
                 },
             };
@@ -118,15 +113,15 @@ pub fn json(run: &Run) -> Value {
         Value::Object(all.collect())
     };
     let clients = |at: usize| {
-        let one = |(client, (worker, tally)): (&u32, &(String, super::ClientTally))| json!({ "client": client, "worker": worker, "operations": operations(&tally.steps[at]) });
+        let one = |(client, (worker, measured)): (&u32, &(String, ClientFigures))| json!({ "client": client, "worker": worker, "operations": measured.steps[at] });
         run.clients.iter().map(one).collect::<Vec<_>>()
     };
-    let step = |(at, step): (usize, &super::Step)| {
+    let step = |(at, step): (usize, &Step)| {
         json!({
             "load_clients": step.clients,
             "offered_per_s": step.offered,
-            "load": operations(&step.load),
-            "probe": operations(&step.probe),
+            "load": operations(&step.measured.load),
+            "probe": operations(&step.measured.probe),
             "clients": clients(at),
         })
     };

@@ -61,7 +61,8 @@ impl Timeline {
         }
     }
 
-    fn double(&mut self) {
+    /// Makes two intervals into one.
+    pub(super) fn double(&mut self) {
         self.interval_ms *= 2;
         for intervals in self.operations.values_mut() {
             let pairs = intervals.chunks(2).map(|pair| {

@@ -73,7 +73,7 @@ async fn a_lifecycle_is_exactly_what_was_ordered_and_leaves_nothing() {
     let _herd = (master(&config, "m"), generators(&config, "w1", 2), generators(&config, "w2", 1));
     let session = herd_of(&config, 2).await;
     let run = run(&config, load(&target, Case::Lifecycle, 11)).await.expect("valid");
-    let all = &run.steps[0].load;
+    let all = &run.steps[0].measured.load;
     let counts = all.iter().map(|(operation, _)| (operation, count(all, operation)));
     assert_eq!(
         counts.collect::<Vec<_>>(),
@@ -102,8 +102,9 @@ async fn a_ramp_measures_the_probe_beside_more_and_more_clients() {
     assert_eq!(run.steps.iter().map(|step| step.offered).collect::<Vec<_>>(), [Some(0.0), Some(100.0), Some(200.0)]);
     for step in &run.steps {
         let probed = [Operation::Create, Operation::Read, Operation::Modify, Operation::Watch, Operation::Delete];
-        assert!(probed.iter().all(|operation| count(&step.probe, *operation) > 0), "{step:?}");
-        let (reads, modifies) = (count(&step.load, Operation::Read), count(&step.load, Operation::Modify));
+        assert!(probed.iter().all(|operation| count(&step.measured.probe, *operation) > 0), "{step:?}");
+        let (reads, modifies) =
+            (count(&step.measured.load, Operation::Read), count(&step.measured.load, Operation::Modify));
         assert_eq!(step.clients > 0, reads > 0 && modifies > 0, "{step:?}");
     }
     nothing_is_left(&session, &service).await;
@@ -160,7 +161,7 @@ async fn what_cannot_be_measured_is_refused_before_anything_begins() {
     assert!(matches!(elsewhere, Err(StressError::Refused(_))), "{elsewhere:?}");
     let _w = generators(&config, "w2", 1);
     herd_of(&config, 2).await;
-    let crowded = run(&config, Load { clients: 51, ..lifecycle.clone() }).await;
+    let crowded = run(&config, Load { clients: 201, ..lifecycle.clone() }).await;
     assert!(matches!(crowded, Err(StressError::Refused(_))), "{crowded:?}");
     let nobody = config_at("127.0.0.1:1", "/").zookeeper.to_string();
     let absent = run(&config, Load { target: nobody, ..lifecycle }).await;

@@ -18,13 +18,13 @@ const NOTIFIED_WITHIN: Duration = Duration::from_secs(30);
 pub async fn play(generator: &Generator, member: &Member) -> Result<Outcome, TaskError> {
     generator.unless_stopped(async { Ok(member.called(1).await?) }).await?;
     let start = Instant::now();
-    let mut outcome = Outcome::default();
+    let (mut clients, mut timelines) = (Vec::new(), Timeline::default());
     let mut failed: Option<TaskError> = None;
     for lived in join_all(generator.share.clients.iter().map(|client| live(generator, *client, start))).await {
         match lived {
             Ok((tally, timeline)) => {
-                outcome.clients.push(tally);
-                outcome.timeline.merge(timeline);
+                clients.push(tally);
+                timelines.merge(timeline);
             }
             // The first that failed has stopped the others.
             Err(error) if failed.as_ref().is_none_or(|failed| failed.error == STOPPED) => failed = Some(error),
@@ -35,7 +35,7 @@ pub async fn play(generator: &Generator, member: &Member) -> Result<Outcome, Tas
         return Err(error);
     }
     member.reach(1).await?;
-    Ok(outcome)
+    Ok(Outcome::of(&generator.share.load, &clients, timelines))
 }
 
 /// One simulated client. Whatever happens, its session is closed.

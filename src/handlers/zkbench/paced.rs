@@ -51,11 +51,10 @@ pub async fn play(generator: &Arc<Generator>, member: &Member) -> Result<Outcome
     let mut clients = JoinSet::new();
     let played = generator.unless_stopped(steps(&pace, member, &stage, &mut clients)).await;
     stage.send_replace(Stage::Over);
-    let mut outcome = Outcome::default();
-    let mut failed = None;
+    let (mut tallies, mut failed) = (Vec::new(), None);
     while let Some(ended) = clients.join_next().await {
         match ended {
-            Ok(Ok(tally)) => outcome.clients.push(tally),
+            Ok(Ok(tally)) => tallies.push(tally),
             Ok(Err(error)) => failed = Some(error),
             Err(error) => failed = Some(TaskError::new(error)),
         }
@@ -63,11 +62,14 @@ pub async fn play(generator: &Arc<Generator>, member: &Member) -> Result<Outcome
     if let Some(error) = failed {
         return Err(error);
     }
-    if let Some((tally, timeline)) = played? {
-        outcome.clients.push(tally);
-        outcome.timeline = timeline;
-    }
-    Ok(outcome)
+    let timeline = match played? {
+        Some((tally, timeline)) => {
+            tallies.push(tally);
+            timeline
+        }
+        None => Timeline::default(),
+    };
+    Ok(Outcome::of(&generator.share.load, &tallies, timeline))
 }
 
 /// From the first point to the last; what the probe measured, where it is here.

@@ -12,17 +12,19 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, warn};
 
 use super::submit::{Job, JobSpec, Results, open};
-use super::view::{Herd, herd};
+use super::view::{Herd, WorkerView, herd};
 use super::{Client, ClientError, Finished, Selected};
 use crate::coordination::bare::Bare;
 use crate::coordination::rendezvous::{Conductor, Missed};
 use crate::coordination::{ConnectString, Failure, Refusal, SessionConfig, paths};
 use crate::records::{JobId, Policy, tree};
 use crate::shutdown::Shutdown;
-use crate::stress::{CLIENTS_MAX, Load, Outcome, Run, Share};
+use crate::stress::{Load, Outcome, Run, Share};
 
 /// What the tasks are of.
 const KIND: &str = "zkbench";
+/// The most generators of one worker: each has a thread.
+const THREADS_MAX: u32 = 64;
 /// How long the generators may take until all are there.
 const GATHER_WITHIN: Duration = Duration::from_secs(30);
 /// How long the service may take for each thing that is asked of it before and after the run.
@@ -84,7 +86,7 @@ pub async fn stress(
     let target = load.target().map_err(StressError::Refused)?;
     let client = Client::connect(config).await?;
     let generators = free_slots(&herd(client.session()).await?).min(load.clients);
-    if let Err(error) = enough(generators, load.clients) {
+    if let Err(error) = enough(generators, &load) {
         client.close().await;
         return Err(error);
     }
@@ -100,18 +102,19 @@ pub async fn stress(
 /// How many generators could begin at once.
 fn free_slots(herd: &Herd) -> u32 {
     let able = herd.workers.iter().filter(|worker| worker.kinds.iter().any(|kind| kind == KIND));
-    able.map(|worker| worker.slots.saturating_sub(u32::try_from(worker.assigned).unwrap_or(u32::MAX))).sum()
+    let free = |worker: &WorkerView| worker.slots.saturating_sub(u32::try_from(worker.assigned).unwrap_or(u32::MAX));
+    able.map(|worker| free(worker).min(THREADS_MAX)).sum()
 }
 
-fn enough(generators: u32, clients: u32) -> Result<(), StressError> {
+fn enough(generators: u32, load: &Load) -> Result<(), StressError> {
     if generators == 0 {
         let error = "no worker that runs 'zkbench' has a free slot: start one with `worker`, or wait";
         return Err(StressError::Refused(error.to_owned()));
     }
-    if clients.div_ceil(generators) > CLIENTS_MAX {
-        let error = format!(
-            "{clients} clients on {generators} free slots: a slot carries {CLIENTS_MAX} at most; start more workers"
-        );
+    let (clients, most) = (load.clients, load.clients_max());
+    if clients.div_ceil(generators) > most {
+        let error =
+            format!("{clients} clients on {generators} free slots: a slot carries {most} at most; start more workers");
         return Err(StressError::Refused(error));
     }
     Ok(())
@@ -242,42 +245,41 @@ fn why(finished: &Finished) -> String {
 
 /// The service that is measured: where its znodes are put, and removed from.
 struct Service {
-    bare: Bare,
     target: ConnectString,
+    session_timeout: Duration,
 }
 
 impl Service {
     async fn prepare(target: ConnectString, load: &Load) -> Result<Self, StressError> {
-        let failed = |failure| StressError::Service { target: load.target.clone(), failure };
-        let timeout = Duration::from_millis(load.session_timeout_ms);
-        let bare = Bare::connect(&target, 0, timeout, PREPARE_WITHIN).await.map_err(failed)?;
-        let service = Service { bare, target };
-        service.within(service.bare.create_container(&load.root)).await.map_err(failed)?;
+        let service = Service { target, session_timeout: Duration::from_millis(load.session_timeout_ms) };
+        let created = service.call(async |bare| bare.create_container(&load.root).await).await;
+        created.map_err(|failure| StressError::Service { target: load.target.clone(), failure })?;
         Ok(service)
-    }
-
-    async fn within<T>(&self, call: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-        let late = |_| Failure::Unknown(format!("no answer within {}", humantime::format_duration(PREPARE_WITHIN)));
-        timeout(PREPARE_WITHIN, call).await.unwrap_or_else(|elapsed| Err(late(elapsed)))
     }
 
     /// Removes the root, once the znodes below it are gone with their sessions: those of a generator that was killed go after
     /// a session timeout.
     async fn clean_up(self, load: &Load) -> Result<(), StressError> {
-        let deadline = Instant::now() + 2 * Duration::from_millis(load.session_timeout_ms) + PREPARE_WITHIN;
-        let removed = loop {
-            match self.within(self.bare.delete(&load.root)).await {
-                Err(Failure::Refused(Refusal::NotEmpty)) if Instant::now() < deadline => {
-                    sleep(Duration::from_millis(100)).await;
-                }
-                Err(Failure::Refused(Refusal::NoNode)) => break Ok(()),
-                removed => break removed,
+        let deadline = Instant::now() + 2 * self.session_timeout + PREPARE_WITHIN;
+        loop {
+            let failure = match self.call(async |bare| bare.delete(&load.root).await).await {
+                Ok(()) | Err(Failure::Refused(Refusal::NoNode)) => return Ok(()),
+                Err(failure) => failure,
+            };
+            if Instant::now() >= deadline {
+                let failure = Failure::Unknown(format!("{} is left there: {failure}", load.root));
+                return Err(StressError::Service { target: self.target.to_string(), failure });
             }
-        };
-        self.bare.close().await;
-        removed.map_err(|failure| StressError::Service {
-            target: self.target.to_string(),
-            failure: Failure::Unknown(format!("{} is left there: {failure}", load.root)),
-        })
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// A call on a session of its own: the service may have been away for longer than a session.
+    async fn call(&self, call: impl AsyncFnOnce(&Bare) -> Result<(), Failure>) -> Result<(), Failure> {
+        let bare = Bare::connect(&self.target, 0, self.session_timeout, PREPARE_WITHIN).await?;
+        let within = humantime::format_duration(PREPARE_WITHIN);
+        let done = timeout(PREPARE_WITHIN, call(&bare)).await;
+        bare.close().await;
+        done.unwrap_or_else(|_| Err(Failure::Unknown(format!("no answer within {within}"))))
     }
 }
