@@ -172,6 +172,7 @@ fn progress(stage: Stage) {
         Stage::Gathering(job, generators) => eprintln!("job {job}: {generators} load generators"),
         Stage::Begun(_) => eprintln!("all are there: begun"),
         Stage::Reached(_) => {}
+        Stage::Left(what) => eprintln!("warning: {what}"),
     }
 }
 

@@ -13,7 +13,7 @@ use tracing::{debug, warn};
 
 use super::submit::{Job, JobSpec, Results, open};
 use super::view::{Herd, WorkerView, herd};
-use super::{Client, ClientError, Finished, Selected};
+use super::{Client, ClientError, Finished, FinishedStatus, Selected};
 use crate::coordination::bare::Bare;
 use crate::coordination::rendezvous::{Conductor, Missed};
 use crate::coordination::{ConnectString, Failure, Refusal, SessionConfig, paths};
@@ -27,6 +27,8 @@ const KIND: &str = "zkbench";
 const THREADS_MAX: u32 = 64;
 /// How long the generators may take until all are there.
 const GATHER_WITHIN: Duration = Duration::from_secs(30);
+/// How long a generator that has ended may take to say why.
+const TOLD_WITHIN: Duration = Duration::from_secs(2);
 /// How long the service may take for each thing that is asked of it before and after the run.
 const PREPARE_WITHIN: Duration = Duration::from_secs(10);
 
@@ -70,6 +72,8 @@ pub enum Stage {
     Begun(u32),
     /// This point was reached by all.
     Reached(u32),
+    /// All is over, but something could not be removed from the service.
+    Left(String),
 }
 
 /// Runs a load on the free slots of the herd at `config`, and leaves nothing behind, neither there nor in the service; also
@@ -81,7 +85,7 @@ pub async fn stress(
     mut load: Load,
     rng: &mut impl Rng,
     shutdown: &Shutdown,
-    progress: impl FnMut(Stage),
+    mut progress: impl FnMut(Stage),
 ) -> Result<Run, StressError> {
     let target = load.target().map_err(StressError::Refused)?;
     let client = Client::connect(config).await?;
@@ -92,11 +96,12 @@ pub async fn stress(
     }
     load.root = format!("/herdsman-stress-{}", paths::uid(rng));
     let service = Service::prepare(target, &load).await?;
-    let ran = in_the_service(config, &client, &load, generators, rng, shutdown, progress).await;
-    let removed = service.clean_up(&load).await;
+    let ran = in_the_service(config, &client, &load, generators, rng, shutdown, &mut progress).await;
+    if let Err(failure) = service.clean_up(&load).await {
+        progress(Stage::Left(format!("{} is left at {}: {failure}", load.root, load.target)));
+    }
     client.close().await;
-    let run = ran?;
-    removed.map(|()| run)
+    ran
 }
 
 /// How many generators could begin at once.
@@ -127,7 +132,7 @@ async fn in_the_service(
     generators: u32,
     rng: &mut impl Rng,
     shutdown: &Shutdown,
-    mut progress: impl FnMut(Stage),
+    progress: &mut impl FnMut(Stage),
 ) -> Result<Run, StressError> {
     // Once begun there is no second attempt.
     let policy = Policy { attached: true, crash_limit: 1, ..Policy::default() };
@@ -137,7 +142,7 @@ async fn in_the_service(
     progress(Stage::Gathering(id.clone(), generators as usize));
     let shares = load.deal(generators);
     let conducted = tokio::select! {
-        conducted = conduct(client, &job, load, &shares, &mut progress) => conducted,
+        conducted = conduct(client, &job, load, &shares, progress) => conducted,
         () = shutdown.requested() => Err(StressError::Interrupted),
         // Nobody is dismissed yet: whoever ends has failed.
         ended = results.next() => Err(match ended? {
@@ -150,6 +155,9 @@ async fn in_the_service(
         Ok(conductor) => {
             conductor.call(load.last_point() + 1).await?;
             collect(&mut results, load, &id).await
+        }
+        Err(StressError::Invalid(reason)) => {
+            Err(StressError::Invalid(own_reason(&mut results).await.unwrap_or(reason)))
         }
         Err(error) => Err(error),
     };
@@ -166,6 +174,19 @@ async fn in_the_service(
     // A generator whose worker died is dead, and stays unless it is forgotten.
     client.forget(&selected).await.map(drop).or_else(unless_gone)?;
     run
+}
+
+/// What a generator says itself of its end, which is missed before it is told.
+async fn own_reason(results: &mut Results) -> Option<String> {
+    let ended = async {
+        while let Ok(Some(finished)) = results.next().await {
+            if finished.status == FinishedStatus::Failed {
+                return Some(why(&finished));
+            }
+        }
+        None
+    };
+    timeout(TOLD_WITHIN, ended).await.unwrap_or(None)
 }
 
 fn unless_gone(error: ClientError) -> Result<(), ClientError> {
@@ -259,7 +280,7 @@ impl Service {
 
     /// Removes the root, once the znodes below it are gone with their sessions: those of a generator that was killed go after
     /// a session timeout.
-    async fn clean_up(self, load: &Load) -> Result<(), StressError> {
+    async fn clean_up(self, load: &Load) -> Result<(), Failure> {
         let deadline = Instant::now() + 2 * self.session_timeout + PREPARE_WITHIN;
         loop {
             let failure = match self.call(async |bare| bare.delete(&load.root).await).await {
@@ -267,8 +288,7 @@ impl Service {
                 Err(failure) => failure,
             };
             if Instant::now() >= deadline {
-                let failure = Failure::Unknown(format!("{} is left there: {failure}", load.root));
-                return Err(StressError::Service { target: self.target.to_string(), failure });
+                return Err(failure);
             }
             sleep(Duration::from_millis(100)).await;
         }
