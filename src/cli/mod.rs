@@ -15,8 +15,8 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
 
 use crate::coordination::{ConnectError, ConnectString, SessionConfig, paths};
+use crate::handlers::in_handler;
 use crate::roles::client::ClientError;
-use crate::roles::worker::in_handler;
 
 /// The end of each program's `--help`.
 pub const EXIT_CODES: &str = "Exit codes:\n  0  done\n  1  a task failed\n  2  usage\n  3  not found\n  4  ZooKeeper \

@@ -93,6 +93,21 @@ impl<E: std::error::Error> From<E> for TaskError {
     }
 }
 
+tokio::task_local! {
+    /// Set while a handler runs.
+    static IN_HANDLER: ();
+}
+
+/// Runs a handler: its panic fails an attempt and nothing else.
+pub(crate) fn as_handler<F: Future>(running: F) -> impl Future<Output = F::Output> {
+    IN_HANDLER.scope((), running)
+}
+
+/// Whether the caller runs inside a handler, or in a thread of one.
+pub(crate) fn in_handler() -> bool {
+    IN_HANDLER.try_with(|()| ()).is_ok()
+}
+
 /// A task that runs.
 pub(crate) type Running = Pin<Box<dyn Future<Output = Result<Value, TaskError>> + Send>>;
 type Run = Arc<dyn Fn(Task) -> Running + Send + Sync>;

@@ -18,6 +18,7 @@ pub use outcome::{ClientFigures, ClientTally, Outcome, Parts, Run, Step};
 pub use timeline::Timeline;
 
 use crate::coordination::ConnectString;
+use crate::records::DATA_BYTES_MAX;
 
 /// The most rows of figures of one load generator, a row for each client, step and operation: they must fit into an outcome.
 const ROWS_MAX: u32 = 1000;
@@ -39,7 +40,7 @@ pub enum Case {
 /// A load, whole.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Load {
-    /// `HOST:PORT[,...][/chroot]` of the service.
+    /// `HOST:PORT[,...][/chroot]` of the service; see [`Load::check`] for the bounds of all that follows.
     pub target: String,
     /// What is done to it.
     pub case: Case,
@@ -76,11 +77,40 @@ pub struct Share {
     pub clients: Vec<u32>,
 }
 
+impl Share {
+    /// The service, where this can be run; see [`Load::check`].
+    pub fn check(&self) -> Result<ConnectString, String> {
+        let target = self.load.check()?;
+        let Share { load, clients } = self;
+        if clients.iter().any(|client| *client >= load.clients) || clients.len() > load.clients_max() as usize {
+            return Err(format!("clients {clients:?} are no share of {}", load.clients));
+        }
+        Ok(target)
+    }
+}
+
 impl Load {
-    /// The service.
+    /// The service, where this can be run.
     ///
-    /// Errors: it cannot be read; it is not on this machine, and nobody said that it may be loaded.
-    pub fn target(&self) -> Result<ConnectString, String> {
+    /// Errors: a figure is out of its bounds; the service cannot be read; it is not on this machine, and nobody said that it
+    /// may be loaded.
+    pub fn check(&self) -> Result<ConnectString, String> {
+        let within = |what: &str, value: f64, least: f64, most: f64| {
+            // Not a number is within nothing.
+            if (least..=most).contains(&value) {
+                Ok(())
+            } else {
+                Err(format!("{what}: {value} is not {least} to {most}"))
+            }
+        };
+        within("clients", self.clients.into(), 1.0, 10_000.0)?;
+        within("znodes of a client", self.znodes.into(), 1.0, 100_000.0)?;
+        within("znodes to modify", self.modify.into(), 0.0, self.znodes.into())?;
+        within("bytes of a znode", self.data_size as f64, 0.0, DATA_BYTES_MAX as f64)?;
+        within("seconds to measure", self.duration_ms as f64 / 1e3, 1.0, 30.0 * 86_400.0)?;
+        within("operations a second", self.rate, 0.1, 100_000.0)?;
+        within("share of reads", self.read_ratio, 0.0, 1.0)?;
+        within("session timeout in ms", self.session_timeout_ms as f64, 100.0, 3_600_000.0)?;
         let target: ConnectString = self.target.parse()?;
         if target.is_loopback() || self.i_own_this_service {
             return Ok(target);
@@ -150,7 +180,7 @@ mod tests {
             znodes: 10,
             modify: 1,
             data_size: 6,
-            duration_ms: 110,
+            duration_ms: 1100,
             rate: 100.0,
             read_ratio: 0.5,
             seed: 0,
@@ -178,17 +208,41 @@ mod tests {
         assert_eq!(load(Case::Ramp, 5).steps(), [0, 1, 2, 3, 4]);
         assert_eq!(load(Case::Ramp, 101).steps(), [0, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100]);
         assert_eq!(load(Case::Ramp, 1).steps(), [0]);
-        assert_eq!(load(Case::Ramp, 11).step_duration(), Duration::from_millis(10));
+        assert_eq!(load(Case::Ramp, 11).step_duration(), Duration::from_millis(100));
         assert_eq!(load(Case::Steady, 11).steps(), [10]);
-        assert_eq!(load(Case::Steady, 11).step_duration(), Duration::from_millis(110));
+        assert_eq!(load(Case::Steady, 11).step_duration(), Duration::from_millis(1100));
     }
 
     #[test]
     fn a_service_elsewhere_is_refused_unless_somebody_vouches_for_it() {
         let here = load(Case::Lifecycle, 1);
-        assert!(here.target().is_ok());
+        assert!(here.check().is_ok());
         let there = Load { target: "10.0.0.1:2181".to_owned(), ..here };
-        assert!(there.target().is_err());
-        assert!(Load { i_own_this_service: true, ..there }.target().is_ok());
+        assert!(there.check().is_err());
+        assert!(Load { i_own_this_service: true, ..there }.check().is_ok());
+    }
+
+    #[test]
+    fn what_no_client_of_ours_would_order_is_refused() {
+        let good = load(Case::Ramp, 11);
+        assert!(good.deal(4).iter().all(|share| share.check().is_ok()));
+        for bad in [
+            Load { clients: 0, ..good.clone() },
+            Load { clients: u32::MAX, ..good.clone() },
+            Load { znodes: 0, ..good.clone() },
+            Load { modify: 11, ..good.clone() },
+            Load { data_size: usize::MAX, ..good.clone() },
+            Load { duration_ms: u64::MAX, ..good.clone() },
+            Load { rate: 0.0, ..good.clone() },
+            Load { rate: f64::NAN, ..good.clone() },
+            Load { read_ratio: 1.5, ..good.clone() },
+            Load { session_timeout_ms: 0, ..good.clone() },
+            Load { target: "nowhere".to_owned(), ..good.clone() },
+        ] {
+            assert!(bad.check().is_err(), "{bad:?}");
+        }
+        for clients in [vec![11], (0..11).cycle().take(500).collect()] {
+            assert!(Share { load: good.clone(), clients }.check().is_err());
+        }
     }
 }

@@ -16,7 +16,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
-use super::{Handler, Task, TaskError};
+use super::{Handler, Task, TaskError, as_handler};
 use crate::coordination::bare::Bare;
 use crate::coordination::rendezvous::Member;
 use crate::coordination::{ConnectString, Session, SessionConfig};
@@ -46,28 +46,28 @@ impl Zkbench {
 impl Handler for Zkbench {
     async fn run(&self, task: Task) -> Result<Value, TaskError> {
         let share: Share = serde_json::from_slice(&task.payload)?;
-        let target = share.load.target().map_err(TaskError::new)?;
+        let target = share.check().map_err(TaskError::new)?;
         if task.attempt > 1 {
             return Err(TaskError::new("a load generator that begins again would measure something else"));
         }
         let (stopper, stopped) = Shutdown::new();
-        let generator = Arc::new(Generator { share, target, stopper: stopper.clone(), stopped });
+        let stop = StopWhenDropped(stopper.clone());
+        let generator = Arc::new(Generator { share, target, stopper, stopped });
         let (herd, id) = (self.herd.clone(), task.id.clone());
-        let (end, ended) = oneshot::channel();
+        let (end, mut ended) = oneshot::channel();
         thread::Builder::new().name("zkbench".to_owned()).spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let measured = match runtime {
-                Ok(runtime) => runtime.block_on(generator.run(&herd, &id)),
+                Ok(runtime) => runtime.block_on(as_handler(generator.run(&herd, &id))),
                 Err(error) => Err(TaskError::new(error)),
             };
             let _ = end.send(measured);
         })?;
-        let mut ended = Ending { stopper, ended };
         let outcome = tokio::select! {
-            outcome = &mut ended.ended => outcome?,
+            outcome = &mut ended => outcome?,
             () = task.cancelled.wait() => {
-                ended.stopper.stop();
-                (&mut ended.ended).await?
+                drop(stop);
+                ended.await?
             }
         };
         // The outcome has more than its result.
@@ -75,15 +75,12 @@ impl Handler for Zkbench {
     }
 }
 
-/// Stops the thread when the task is dropped.
-struct Ending {
-    stopper: Stopper,
-    ended: oneshot::Receiver<Result<Outcome, TaskError>>,
-}
+/// Stops the thread when the task is over, or dropped.
+struct StopWhenDropped(Stopper);
 
-impl Drop for Ending {
+impl Drop for StopWhenDropped {
     fn drop(&mut self) {
-        self.stopper.stop();
+        self.0.stop();
     }
 }
 

@@ -87,7 +87,7 @@ pub async fn stress(
     shutdown: &Shutdown,
     mut progress: impl FnMut(Stage),
 ) -> Result<Run, StressError> {
-    let target = load.target().map_err(StressError::Refused)?;
+    let target = load.check().map_err(StressError::Refused)?;
     let client = Client::connect(config).await?;
     let generators = free_slots(&herd(client.session()).await?).min(load.clients);
     if let Err(error) = enough(generators, &load) {

@@ -35,7 +35,7 @@ use crate::coordination::watch::NodeWatch;
 use crate::coordination::{
     CommitError, Committer, Failure, Node, Op, Reader, Refusal, Registration, Session, State, paths,
 };
-use crate::handlers::{Cancelled, Handlers, Running, Signals, Sink, Task, TaskError, Token};
+use crate::handlers::{Cancelled, Handlers, Running, Signals, Sink, Task, TaskError, Token, as_handler};
 use crate::records::tree::WORKERS;
 use crate::records::{Assignment, Outcome, OutcomeStatus, TaskState, WorkerRecord};
 use crate::shutdown::Shutdown;
@@ -438,7 +438,7 @@ async fn run(assignment: Assignment, loaded: Arc<Loaded>, running: Option<Runnin
         let error = format!("this worker does not run tasks of kind '{}'", loaded.job.kind);
         return Ended { assignment, loaded, result: Err(TaskError::new(error)) };
     };
-    let mut caught = pin!(IN_HANDLER.scope((), AssertUnwindSafe(running).catch_unwind()));
+    let mut caught = pin!(as_handler(AssertUnwindSafe(running).catch_unwind()));
     let ended = match loaded.job.policy.timeout_ms.map(Duration::from_millis) {
         None => Ok(caught.await),
         Some(limit) => match timeout(limit, &mut caught).await {
@@ -456,16 +456,6 @@ async fn run(assignment: Assignment, loaded: Arc<Loaded>, running: Option<Runnin
         Err(late) => Err(TaskError::new(late)),
     };
     Ended { assignment, loaded, result }
-}
-
-tokio::task_local! {
-    /// Set while a handler runs.
-    static IN_HANDLER: ();
-}
-
-/// Whether the caller runs inside a handler, whose panic fails an attempt and nothing else.
-pub(crate) fn in_handler() -> bool {
-    IN_HANDLER.try_with(|()| ()).is_ok()
 }
 
 fn lost_registration() -> Failure {
