@@ -119,7 +119,9 @@ pub struct Figures {
     pub count: u64,
     /// How many were not.
     pub errors: u64,
-    /// How many were answered a second, from the first one's start to the last one's end.
+    /// From the first one's start to the last one's end.
+    pub seconds: f64,
+    /// How many were answered a second in that time.
     pub rate: f64,
     /// The least.
     pub min: u64,
@@ -146,6 +148,7 @@ impl Measured {
         Figures {
             count: h.len(),
             errors: self.errors,
+            seconds,
             rate: if h.is_empty() { 0.0 } else { h.len() as f64 / seconds.max(1e-6) },
             min: h.min(),
             mean: h.mean(),

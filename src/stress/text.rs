@@ -43,12 +43,13 @@ pub fn headline(run: &Run) -> String {
             load.clients, load.znodes, load.data_size, load.modify
         ),
         Case::Ramp | Case::Steady => format!(
-            "a probe and up to {} clients, {} operations a second each, {:.0} % reads, {} znodes of {} bytes each",
+            "a probe and up to {} clients, {} operations a second each, {:.0} % reads, {} znodes of {} bytes each, seed {}",
             load.clients - 1,
             load.rate,
             load.read_ratio * 100.0,
             load.znodes,
-            load.data_size
+            load.data_size,
+            load.seed
         ),
     };
     let mut workers: Vec<&str> = run.clients.values().map(|(worker, _)| worker.as_str()).collect();
@@ -62,8 +63,8 @@ pub fn table(run: &Run, per_client: bool) -> String {
     let mut text = format!("{}\n", headline(run));
     let paced = run.load.case != Case::Lifecycle;
     let head = format!(
-        "{:9} {:>8} {:>6} {:>10} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
-        "", "count", "errors", "rate/s", "min ms", "mean", "p50", "p90", "p95", "p99", "max"
+        "{:9} {:>8} {:>6} {:>8} {:>10} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
+        "", "count", "errors", "seconds", "rate/s", "min ms", "mean", "p50", "p90", "p95", "p99", "max"
     );
     let mut heading = None;
     for row in rows(run, per_client) {
@@ -90,10 +91,11 @@ pub fn table(run: &Run, per_client: bool) -> String {
         let ms = |us: f64| format!("{:>9.3}", us / 1000.0);
         let _ = write!(
             text,
-            "{:9} {:>8} {:>6} {:>10.1} {} {}",
+            "{:9} {:>8} {:>6} {:>8.2} {:>10.1} {} {}",
             row.operation,
             f.count,
             f.errors,
+            f.seconds,
             f.rate,
             ms(f.min as f64),
             ms(f.mean)
@@ -113,7 +115,10 @@ pub fn json(run: &Run) -> Value {
         Value::Object(all.collect())
     };
     let clients = |at: usize| {
-        let one = |(client, (worker, measured)): (&u32, &(String, ClientFigures))| json!({ "client": client, "worker": worker, "operations": measured.steps[at] });
+        let one = |(client, (worker, measured)): (&u32, &(String, ClientFigures))| {
+            let operations = &measured.steps[at];
+            json!({ "client": client, "worker": worker, "operations": operations })
+        };
         run.clients.iter().map(one).collect::<Vec<_>>()
     };
     let step = |(at, step): (usize, &Step)| {
@@ -140,11 +145,12 @@ pub fn influx(run: &Run, now_ns: u128) -> String {
         let _ = writeln!(
             text,
             "herdsman_stress,job={},case={case},client={client},worker={worker},operation={operation},part={whose},step={step} \
-             load_clients={}i,count={}i,errors={}i,rate={},min={}i,mean={},p50={}i,p90={}i,p95={}i,p99={}i,max={}i {now_ns}",
+             load_clients={}i,count={}i,errors={}i,seconds={},rate={},min={}i,mean={},p50={}i,p90={}i,p95={}i,p99={}i,max={}i {now_ns}",
             run.job,
             run.steps[*step].clients,
             f.count,
             f.errors,
+            f.seconds,
             f.rate,
             f.min,
             f.mean,
