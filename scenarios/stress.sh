@@ -41,3 +41,4 @@ check "and says whom it lost" grep '"reason":"[^"]*load generator[^"]* w1-' "$wo
 check "and gives no figures" eval '! grep "\"count\"" "$work/lost.out"'
 check "no znode is left there ($(left_there))" test "$(left_there)" = "[zookeeper]"
 check "nor in the herd" tree_is_clean
+audited 13 5
