@@ -60,7 +60,7 @@ pub fn headline(run: &Run) -> String {
 
 /// A table; latencies in milliseconds.
 pub fn table(run: &Run, per_client: bool) -> String {
-    let mut text = format!("{}\n", headline(run));
+    let mut text = headline(run).replacen(", on ", "\non ", 1) + "\n";
     let paced = run.load.case != Case::Lifecycle;
     let head = format!(
         "{:9} {:>8} {:>6} {:>8} {:>10} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",

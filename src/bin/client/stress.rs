@@ -1,5 +1,6 @@
 //! `client stress`.
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
@@ -10,6 +11,7 @@ use herdsman::report::stress::write_page;
 use herdsman::roles::client::stress::{Stage, StressError, stress as run_stress};
 use herdsman::shutdown::Shutdown;
 use herdsman::stress::{Case, Load, text};
+use indicatif::{ProgressBar, ProgressStyle};
 use rand::RngExt;
 
 #[derive(Debug, Args)]
@@ -125,7 +127,7 @@ pub async fn stress(connect: &ConnectArgs, stress: Stress, shutdown: &Shutdown) 
         return cli::complain(&error, hint, Exit::Usage);
     }
     let (config, mut rng) = (connect.session(false), rand::rng());
-    let run = match run_stress(&config, load, &mut rng, shutdown, progress).await {
+    let run = match run_stress(&config, load, &mut rng, shutdown, progress()).await {
         Ok(run) => run,
         Err(error) => return failed(&stress, &error),
     };
@@ -148,11 +150,26 @@ pub async fn stress(connect: &ConnectArgs, stress: Stress, shutdown: &Shutdown) 
     Exit::Done
 }
 
-fn progress(stage: Stage) {
-    match stage {
+/// Says how far it is; where stderr is a terminal, with a bar.
+fn progress() -> impl FnMut(Stage) {
+    let mut bar = ProgressBar::hidden();
+    move |stage| match stage {
         Stage::Gathering(job, generators) => eprintln!("job {job}: {generators} load generators"),
-        Stage::Begun(_) => eprintln!("all are there: begun"),
-        Stage::Reached(_) => {}
+        Stage::Begun(points) => {
+            eprintln!("all are there: begun");
+            if std::io::stderr().is_terminal() {
+                let style = ProgressStyle::with_template("{spinner} {bar:40.cyan/blue} {pos}/{len}  {elapsed}");
+                let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+                bar = ProgressBar::new(points.into()).with_style(style);
+                bar.enable_steady_tick(Duration::from_millis(200));
+            }
+        }
+        Stage::Reached(point) => {
+            bar.set_position(point.into());
+            if bar.length() == Some(point.into()) {
+                bar.finish_and_clear();
+            }
+        }
         Stage::Left(what) => eprintln!("warning: {what}"),
     }
 }

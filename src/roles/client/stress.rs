@@ -163,16 +163,12 @@ async fn in_the_service(
     };
     if let Err(error) = &run {
         debug!(%error, "withdrawing what is left");
-        let reason = error.to_string();
-        let cancelled = client.cancel(&selected, &reason).await;
-        if let Err(error) = cancelled.map(drop).or_else(unless_gone) {
-            warn!(job = %id, %error, "cannot withdraw it; it goes with this process");
-        }
+        unless_gone(&id, client.cancel(&selected, &error.to_string()).await);
     }
     drop(job);
     let _ = timeout(PREPARE_WITHIN, results.leave()).await;
     // A generator whose worker died is dead, and stays unless it is forgotten.
-    client.forget(&selected).await.map(drop).or_else(unless_gone)?;
+    unless_gone(&id, client.forget(&selected).await);
     run
 }
 
@@ -189,10 +185,11 @@ async fn own_reason(results: &mut Results) -> Option<String> {
     timeout(TOLD_WITHIN, ended).await.unwrap_or(None)
 }
 
-fn unless_gone(error: ClientError) -> Result<(), ClientError> {
-    match error {
-        ClientError::NotFound(_) => Ok(()),
-        error => Err(error),
+/// What fails here changes nothing of what was measured.
+fn unless_gone(job: &JobId, removed: Result<usize, ClientError>) {
+    match removed {
+        Ok(_) | Err(ClientError::NotFound(_)) => {}
+        Err(error) => warn!(%job, %error, "cannot remove it: it is withdrawn with this client"),
     }
 }
 
