@@ -180,7 +180,9 @@ fn failed(stress: &Stress, error: &StressError) -> Exit {
     }
     match error {
         StressError::Refused(_) => cli::complain(error, None, Exit::Failed),
-        StressError::Service { .. } => cli::complain(error, Some("is it up, and is its chroot there? --target names it"), Exit::Lost),
+        StressError::Service { .. } => {
+            cli::complain(error, Some("is it up, and is its chroot there? --target names it"), Exit::Lost)
+        }
         StressError::Invalid(_) => {
             cli::complain(error, Some("there are no figures: mend that, and run it again"), Exit::Failed)
         }

@@ -7,7 +7,7 @@ use tokio::time::timeout;
 
 use super::{Generator, STOPPED};
 use crate::coordination::Failure;
-use crate::coordination::bare::Bare;
+use crate::coordination::bare::{Bare, DataWatch};
 use crate::coordination::rendezvous::Member;
 use crate::handlers::TaskError;
 use crate::stress::{ClientTally, Operation, Outcome, Tally, Timeline};
@@ -48,10 +48,12 @@ async fn live(generator: &Generator, client: u32, start: Instant) -> Result<(Cli
     let phases = async { phases.await.map_err(|failure| TaskError::new(format!("client {client}: {failure}"))) };
     let done = generator.unless_stopped(phases).await.inspect_err(|_| generator.stopper.stop());
     bare.close().await;
-    done.map(|()| (ClientTally { client, steps: vec![clock.tally] }, clock.timeline))
+    // The watches are dropped only now: before, each would be a request to remove it.
+    done.map(|_watches| (ClientTally { client, steps: vec![clock.tally] }, clock.timeline))
 }
 
-async fn phases(generator: &Generator, client: u32, bare: &Bare, clock: &mut Clock) -> Result<(), Failure> {
+/// Returns the watches that have not fired.
+async fn phases(generator: &Generator, client: u32, bare: &Bare, clock: &mut Clock) -> Result<Vec<DataWatch>, Failure> {
     let (load, prefix, data) = (&generator.share.load, generator.prefix(client), generator.data());
     let mut paths = Vec::new();
     for _ in 0..load.znodes {
@@ -77,8 +79,7 @@ async fn phases(generator: &Generator, client: u32, bare: &Bare, clock: &mut Clo
         clock.took(Operation::Modify, modified);
         clock.took(Operation::Watch, notified);
     }
-    drop(rest); // those that never fired were there until now
-    Ok(())
+    Ok(rest)
 }
 
 /// What a simulated client measures, from the start.
