@@ -66,7 +66,10 @@ pub(super) mod compressed {
 
     pub fn read(text: &str) -> Result<Histogram<u64>, String> {
         let bytes = BASE64_STANDARD.decode(text).map_err(|error| error.to_string())?;
-        Reader::new().deserialize(&mut bytes.as_slice()).map_err(|error| error.to_string())
+        let mut histogram: Histogram<u64> =
+            Reader::new().deserialize(&mut bytes.as_slice()).map_err(|error| error.to_string())?;
+        histogram.auto(true); // so that it grows when another is added
+        Ok(histogram)
     }
 }
 
@@ -267,6 +270,19 @@ mod tests {
         let text = serde_json::to_string(&tally).expect("JSON");
         assert!(text.len() < 2000, "{} bytes", text.len());
         assert_eq!(serde_json::from_str::<Tally>(&text).expect("the same"), tally);
+    }
+
+    #[test]
+    fn what_was_passed_on_grows_when_more_is_added() {
+        let passed_on = |micros| {
+            let mut tally = Tally::default();
+            tally.record(Operation::Read, Duration::from_micros(micros), Duration::from_secs(1));
+            serde_json::from_value::<Tally>(serde_json::to_value(&tally).expect("JSON")).expect("the same")
+        };
+        let mut all = passed_on(100);
+        all.merge(&passed_on(90_000_000));
+        let figures = all.get(Operation::Read).expect("recorded").figures();
+        assert!(figures.count == 2 && figures.max >= 90_000_000, "{figures:?}");
     }
 
     #[test]

@@ -155,9 +155,24 @@ mod tests {
         assert_eq!((intervals[0].0, intervals[50].0), (20, 10));
     }
 
+    fn passed_on(timeline: &Timeline) -> Timeline {
+        serde_json::from_str(&serde_json::to_string(timeline).expect("JSON")).expect("the same")
+    }
+
     #[test]
     fn a_timeline_survives_being_passed_on() {
-        let text = serde_json::to_string(&recorded(20)).expect("JSON");
-        assert_eq!(serde_json::from_str::<Timeline>(&text).expect("the same"), recorded(20));
+        assert_eq!(passed_on(&recorded(20)), recorded(20));
+    }
+
+    #[test]
+    fn a_timeline_that_was_passed_on_is_merged_whatever_came_later_in_it() {
+        let mut slower_and_slower = Timeline::default();
+        for n in 1..50_u64 {
+            slower_and_slower.record(Operation::Read, Duration::from_micros(n.pow(4)), Duration::from_millis(n * 50));
+        }
+        let mut merged = passed_on(&recorded(20));
+        merged.merge(passed_on(&slower_and_slower));
+        let (_, intervals) = merged.at(1.0).next().expect("recorded");
+        assert_eq!(intervals.iter().map(|(count, _)| count).sum::<u64>(), 2000 + 49);
     }
 }
