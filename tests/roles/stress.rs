@@ -5,6 +5,7 @@ use std::time::Duration;
 use herdsman::coordination::{Session, SessionConfig};
 use herdsman::handlers::{Handlers, Zkbench};
 use herdsman::records::JobId;
+use herdsman::report::stress::write_page;
 use herdsman::roles::client::stress::{Stage, StressError, stress};
 use herdsman::roles::client::{JobSpec, open};
 use herdsman::shutdown::Shutdown;
@@ -217,4 +218,13 @@ async fn every_format_says_the_same() {
     });
     assert_eq!(creates.map(|line| line.rsplit(' ').next()).collect::<Vec<_>>(), [Some("20"), Some("20")]);
     assert!(run.job.parse::<JobId>().is_ok());
+    let folder = tempfile::tempdir().expect("a folder");
+    write_page(&run, &folder.path().join("new")).expect("written");
+    let page = std::fs::read_to_string(folder.path().join("new/index.html")).expect("there");
+    let plots: Vec<&str> = page.split("<img src=\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    assert_eq!(plots.len(), 4, "{page}");
+    for plot in plots {
+        let svg = std::fs::read_to_string(folder.path().join("new").join(plot)).expect("there");
+        assert!(svg.contains("create") && svg.contains("<polyline"), "{plot}");
+    }
 }
