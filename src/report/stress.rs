@@ -170,15 +170,16 @@ type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 fn plot(root: &Area<'_>, axes: Axes<'_>, lines: &[Line], x_label: &dyn Fn(&f64) -> String) -> anyhow::Result<()> {
     root.fill(&WHITE)?;
     let all = |of: fn(&(f64, f64)) -> f64| lines.iter().flat_map(move |line| line.points.iter().map(of));
-    let right = all(|point| point.0).fold(0.0, f64::max).max(1e-3) * 1.05;
+    let right = all(|point| point.0).fold(0.0, f64::max).max(1e-3) * 1.2; // room for the legend
     let (top, bottom) = (all(|point| point.1).fold(1e-3, f64::max), all(|point| point.1).fold(f64::MAX, f64::min));
     let mut builder = ChartBuilder::on(root);
     builder.margin(14).x_label_area_size(42).y_label_area_size(64);
     if axes.logarithmic {
-        let y = (bottom.clamp(1e-3, top) * 0.8..top * 3.0).log_scale();
+        // From a power of ten: those are what the axis shows.
+        let y = (10_f64.powf(bottom.clamp(1e-3, top).log10().floor())..top * 1.5).log_scale();
         fill(builder.build_cartesian_2d(0.0..right, y)?, axes, lines, x_label)
     } else {
-        fill(builder.build_cartesian_2d(0.0..right, 0.0..top * 1.25)?, axes, lines, x_label)
+        fill(builder.build_cartesian_2d(0.0..right, 0.0..top * 1.1)?, axes, lines, x_label)
     }
 }
 
@@ -214,7 +215,7 @@ where
     }
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
+        .position(SeriesLabelPosition::UpperRight)
         .background_style(WHITE.mix(0.8))
         .border_style(RGBColor(225, 225, 225))
         .label_font(("sans-serif", 14))
