@@ -10,7 +10,7 @@ use herdsman::faults::chaos::{self, Chaos, Outcome};
 use herdsman::shutdown::Shutdown;
 use rand::RngExt;
 
-/// Runs 3 masters, 4 workers, 5 clients and 3 ZooKeeper servers under faults, heals, and judges.
+/// Runs 3 masters, 4 workers, 7 clients and 3 ZooKeeper servers under faults, heals, and judges.
 #[derive(Debug, Parser)]
 #[command(version, about)]
 struct Args {

@@ -198,7 +198,9 @@ fn chaos_runs(page: &mut String, chaos: &[ChaosOutput]) {
         return;
     }
     page.push_str(
-        "## Chaos\n\n`scenarios/chaos --seed N --minutes M`: 3 masters, 4 workers, 5 clients and 3 ZooKeeper servers under a \
+        "## Chaos\n\n`scenarios/chaos --seed N --minutes M`: 3 masters, 4 workers, 7 clients (two of them with \
+         tasks that fail, hang, kill their worker, are cancelled, delayed, keyed or attached, or wait for others) and 3 ZooKeeper \
+         servers under a \
          schedule of faults drawn from the seed; then everything heals, and two verdicts are demanded.\n\n\
          | seed | faults | submitted | ended | executed | takeovers | fenced | longest stall once healed | safe | live |\n\
          |---|---|---|---|---|---|---|---|---|---|\n",
