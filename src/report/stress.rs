@@ -10,7 +10,7 @@ use plotters::coord::ranged1d::ValueFormatter;
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 
-use crate::stress::{Case, Operation, Run, Tally, text};
+use crate::stress::{Case, Operation, Run, Step, Tally, text};
 
 const SIZE: (u32, u32) = (900, 420);
 const COLORS: [RGBColor; 6] = [
@@ -50,26 +50,33 @@ struct Axes<'a> {
 
 const OVER_TIME: Axes<'static> = Axes { x: "seconds from the start", y: "ms", logarithmic: true };
 
+/// A plot on the page.
+struct Plot {
+    file: &'static str,
+    title: &'static str,
+    what: String,
+}
+
 /// Writes index.html and its plots into a directory, which is created where it is missing.
 pub fn write_page(run: &Run, directory: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
-    let mut plots: Vec<(&str, &str, &str)> = vec![(
-        "distribution.svg",
-        "Latency by percentile",
-        "So many operations of a hundred, or fewer, took so long or less.",
-    )];
-    distribution(run, &directory.join("distribution.svg"))?;
-    for (file, title, text) in [
-        ("time-p50.svg", "Latency over time: median", "Each point is an interval."),
-        ("time-p99.svg", "Latency over time: 99th percentile", "Each point is an interval."),
+    let mut plots = Vec::new();
+    let mut plot = |file, title, what: &str| {
+        plots.push(Plot { file, title, what: what.to_owned() });
+        directory.join(file)
+    };
+    let what = "So many operations of a hundred, or fewer, took so long or less.";
+    distribution(run, &plot("distribution.svg", "Latency by percentile", what))?;
+    let each = format!("Each point is an interval of {}.", humantime::format_duration(run.timeline.interval()));
+    for (file, title, quantile) in [
+        ("time-p50.svg", "Latency over time: median", 0.5),
+        ("time-p99.svg", "Latency over time: 99th percentile", 0.99),
     ] {
-        let quantile = if file.contains("p50") { 0.5 } else { 0.99 };
         let lines = run.timeline.at(quantile).map(|(operation, intervals)| {
             let points = intervals.iter().enumerate().filter(|(_, (count, _))| *count > 0);
             Line::of(operation, points.map(|(at, (_, us))| (middle_s(run, at), *us as f64 / 1e3)))
         });
-        draw(&directory.join(file), OVER_TIME, &lines.collect::<Vec<_>>())?;
-        plots.push((file, title, text));
+        draw(&plot(file, title, &each), OVER_TIME, &lines.collect::<Vec<_>>())?;
     }
     if run.load.case == Case::Lifecycle {
         let seconds = run.timeline.interval().as_secs_f64();
@@ -78,12 +85,13 @@ pub fn write_page(run: &Run, directory: &Path) -> anyhow::Result<()> {
             Line::of(operation, points.map(|(at, (count, _))| (middle_s(run, at), *count as f64 / seconds)))
         });
         let axes = Axes { y: "a second", logarithmic: false, ..OVER_TIME };
-        draw(&directory.join("throughput.svg"), axes, &lines.collect::<Vec<_>>())?;
-        plots.push(("throughput.svg", "Operations a second over time", "All clients together."));
+        let path = plot("throughput.svg", "Operations a second over time", "All clients together.");
+        draw(&path, axes, &lines.collect::<Vec<_>>())?;
     } else {
-        against_load(run, directory)?;
-        plots.push(("throughput.svg", "Throughput against load", "Operations a second that were answered."));
-        plots.push(("load.svg", "The probe's latency against load", "Medians, and 99th percentiles."));
+        let path = plot("throughput.svg", "Throughput against load", "Operations a second that were answered.");
+        throughput_against_load(run, &path)?;
+        let path = plot("load.svg", "The probe's latency against load", "Medians, and 99th percentiles.");
+        latency_against_load(run, &path)?;
     }
     std::fs::write(directory.join("index.html"), page(run, &plots)).context("index.html")
 }
@@ -93,7 +101,7 @@ fn middle_s(run: &Run, interval: usize) -> f64 {
     (interval as f64 + 0.5) * run.timeline.interval().as_secs_f64()
 }
 
-fn page(run: &Run, plots: &[(&str, &str, &str)]) -> String {
+fn page(run: &Run, plots: &[Plot]) -> String {
     let escape = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     let mut html = format!(
         "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<title>ZooKeeper under load</title>\n\
@@ -103,7 +111,7 @@ fn page(run: &Run, plots: &[(&str, &str, &str)]) -> String {
         escape(&text::headline(run)),
         escape(&run.job)
     );
-    for (file, title, what) in plots {
+    for Plot { file, title, what } in plots {
         let _ = write!(html, "<h2>{title}</h2>\n<p>{what}</p>\n<img src=\"{file}\" alt=\"{title}\">\n");
     }
     let _ = write!(html, "<h2>Figures</h2>\n<pre>{}</pre>\n", escape(&text::table(run, true)));
@@ -139,24 +147,30 @@ fn percentile(nines: &f64) -> String {
     format!("{:.decimals$}%", 100.0 * (1.0 - 10_f64.powf(-nines)))
 }
 
-fn against_load(run: &Run, directory: &Path) -> anyhow::Result<()> {
-    let offered = |step: &crate::stress::Step| step.offered.unwrap_or_default();
+const AGAINST_LOAD: Axes<'static> = Axes { x: "operations a second offered", y: "ms", logarithmic: true };
+
+fn offered(step: &Step) -> f64 {
+    step.offered.unwrap_or_default()
+}
+
+fn throughput_against_load(run: &Run, path: &Path) -> anyhow::Result<()> {
     let line = |name: &str, color, points| Line { name: name.to_owned(), color, pale: false, points };
     let due = run.steps.iter().map(|step| (offered(step), offered(step))).collect();
     let done = run.steps.iter().map(|step| (offered(step), step.measured.load.rate())).collect();
-    let axes = Axes { x: "operations a second offered", y: "a second", logarithmic: false };
-    draw(&directory.join("throughput.svg"), axes, &[line("offered", 5, due), line("done", 0, done)])?;
+    let axes = Axes { y: "a second", logarithmic: false, ..AGAINST_LOAD };
+    draw(path, axes, &[line("offered", 5, due), line("done", 0, done)])
+}
+
+fn latency_against_load(run: &Run, path: &Path) -> anyhow::Result<()> {
     let mut lines = Vec::new();
     for operation in [Operation::Create, Operation::Read, Operation::Modify, Operation::Watch] {
         for (name, quantile, pale) in [("p50", 0.5, false), ("p99", 0.99, true)] {
-            let at = |step: &crate::stress::Step| {
-                Some((offered(step), step.measured.probe.get(operation)?.at(quantile) as f64 / 1e3))
-            };
+            let at = |step: &Step| Some((offered(step), step.measured.probe.get(operation)?.at(quantile) as f64 / 1e3));
             let line = Line::of(operation, run.steps.iter().filter_map(at));
             lines.push(Line { name: format!("{operation} {name}"), pale, ..line });
         }
     }
-    draw(&directory.join("load.svg"), Axes { y: "ms", logarithmic: true, ..axes }, &lines)
+    draw(path, AGAINST_LOAD, &lines)
 }
 
 fn draw(path: &Path, axes: Axes<'_>, lines: &[Line]) -> anyhow::Result<()> {
