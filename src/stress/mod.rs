@@ -11,6 +11,7 @@ mod timeline;
 
 use std::time::Duration;
 
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 pub use measured::{Figures, Measured, Operation, Tally};
@@ -26,14 +27,14 @@ const ROWS_MAX: u32 = 1000;
 const STEPS_MAX: u32 = 10;
 
 /// What is done to the service.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Case {
-    /// Each client connects, creates its znodes, reads each and leaves a watch, modifies the first of them, and closes.
+    /// Each client connects, creates znodes, reads and watches them, modifies some, and closes
     Lifecycle,
-    /// A probe measures while load is added step by step.
+    /// A probe measures while load is added client by client
     Ramp,
-    /// A probe measures under full load.
+    /// A probe measures beside all other clients
     Steady,
 }
 
@@ -156,6 +157,11 @@ impl Load {
         Duration::from_millis(self.duration_ms / self.steps().len().max(1) as u64)
     }
 
+    /// How long after one operation of a client the next one is due, where it has a pace.
+    pub fn interval(&self) -> Duration {
+        Duration::from_secs_f64(1.0 / self.rate)
+    }
+
     /// The last point of the rendezvous that generators reach; at the next one they are dismissed.
     ///
     /// Point 1 of a lifecycle is the whole of it. Else each step has two: all its clients make load, then the probe has
@@ -172,7 +178,7 @@ impl Load {
 mod tests {
     use super::*;
 
-    fn load(case: Case, clients: u32) -> Load {
+    pub(super) fn load(case: Case, clients: u32) -> Load {
         Load {
             target: "127.0.0.1:2181".to_owned(),
             case,

@@ -1,17 +1,16 @@
 //! `client stress`.
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use clap::{Args, ValueEnum};
-use herdsman::cli::{self, ConnectArgs, Exit};
+use herdsman::cli::{self, ConnectArgs, Exit, report};
 use herdsman::coordination::ConnectString;
 use herdsman::report::stress::write_page;
 use herdsman::roles::client::stress::{Stage, StressError, stress as run_stress};
 use herdsman::shutdown::Shutdown;
 use herdsman::stress::{Case, Load, text};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use rand::RngExt;
 
 #[derive(Debug, Args)]
@@ -37,8 +36,8 @@ pub struct Stress {
     data_size: usize,
 
     /// What is done
-    #[arg(long = "case", env = "HERDSMAN_CASE", value_enum, default_value_t = Cases::Lifecycle)]
-    case: Cases,
+    #[arg(long, env = "HERDSMAN_CASE", value_enum, default_value_t = Case::Lifecycle)]
+    case: Case,
 
     /// For how long ramp and steady measure, all steps together
     #[arg(long, env = "HERDSMAN_DURATION", value_name = "DURATION", default_value = "120s", value_parser = cli::duration)]
@@ -74,16 +73,6 @@ pub struct Stress {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Cases {
-    /// Each client connects, creates znodes, reads and watches them, modifies some, and closes
-    Lifecycle,
-    /// A probe measures while load is added client by client
-    Ramp,
-    /// A probe measures beside all other clients
-    Steady,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
     /// For people; latencies in milliseconds
     Table,
@@ -99,11 +88,7 @@ impl Stress {
     fn load(&self, connect: &ConnectArgs) -> Load {
         Load {
             target: self.target.to_string(),
-            case: match self.case {
-                Cases::Lifecycle => Case::Lifecycle,
-                Cases::Ramp => Case::Ramp,
-                Cases::Steady => Case::Steady,
-            },
+            case: self.case,
             clients: self.clients,
             znodes: self.znodes,
             modify: self.modify,
@@ -157,12 +142,7 @@ fn progress() -> impl FnMut(Stage) {
         Stage::Gathering(job, generators) => eprintln!("job {job}: {generators} load generators"),
         Stage::Begun(points) => {
             eprintln!("all are there: begun");
-            if std::io::stderr().is_terminal() {
-                let style = ProgressStyle::with_template("{spinner} {bar:40.cyan/blue} {pos}/{len}  {elapsed}");
-                let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
-                bar = ProgressBar::new(points.into()).with_style(style);
-                bar.enable_steady_tick(Duration::from_millis(200));
-            }
+            bar = report::bar(points.into(), "{spinner} {bar:40.cyan/blue} {pos}/{len}  {elapsed}");
         }
         Stage::Reached(point) => {
             bar.set_position(point.into());

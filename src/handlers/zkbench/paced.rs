@@ -15,8 +15,8 @@ use rand::{RngExt, SeedableRng};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
-use super::Generator;
 use super::pace::Pacer;
+use super::{Clock, Generator};
 use crate::coordination::Failure;
 use crate::coordination::bare::Bare;
 use crate::coordination::rendezvous::Member;
@@ -130,7 +130,7 @@ async fn make_load(pace: Pace, client: u32, ready: oneshot::Sender<()>) -> Resul
     };
     let _ = ready.send(());
     let mut rng = StdRng::seed_from_u64(load.seed.wrapping_add(client.into()));
-    let (interval, data) = (Duration::from_secs_f64(1.0 / load.rate), pace.generator.data());
+    let (interval, data) = (load.interval(), pace.generator.data());
     // Not in step with the other clients.
     let mut due = Instant::now() + interval.mul_f64(rng.random());
     let mut stages = pace.stages.clone();
@@ -169,32 +169,29 @@ async fn create_all(generator: &Generator, client: u32, bare: &Bare) -> Result<V
 struct Probe {
     pace: Pace,
     bare: Bare,
-    start: Instant,
-    tally: ClientTally,
-    timeline: Timeline,
+    clock: Clock,
 }
 
 impl Probe {
     async fn connect(pace: &Pace) -> Result<Self, TaskError> {
         let bare = pace.generator.connect(0).await?;
-        let steps = vec![Tally::default(); pace.generator.share.load.steps().len()];
-        let tally = ClientTally { client: 0, steps };
-        Ok(Probe { pace: pace.clone(), bare, start: Instant::now(), tally, timeline: Timeline::default() })
+        let clock = Clock::start(Instant::now(), pace.generator.share.load.steps().len());
+        Ok(Probe { pace: pace.clone(), bare, clock })
     }
 
     async fn measure(&mut self, step: usize, time: Duration) {
         if step == 0 {
-            self.start = Instant::now();
+            self.clock.start = Instant::now();
         }
         let pace = self.pace.clone();
         let (prefix, data) = (pace.generator.prefix(0), pace.generator.data());
-        let interval = Duration::from_secs_f64(1.0 / pace.generator.share.load.rate);
+        let interval = pace.generator.share.load.interval();
         let mut due = Instant::now();
         let end = due + time;
         while due < end {
             let turn = self.turn(step, &prefix, &data, &mut due, interval).await;
             if let Err(operation) = turn {
-                self.tally.steps[step].error(operation);
+                self.clock.steps[step].error(operation);
             }
         }
         pace.pacer.until(end).await;
@@ -211,20 +208,20 @@ impl Probe {
     ) -> Result<(), Operation> {
         let begins = self.next(due, interval).await;
         let path = self.bare.create(prefix, data).await.map_err(|_| Operation::Create)?;
-        self.took(step, Operation::Create, begins.elapsed());
+        self.clock.took(step, Operation::Create, begins.elapsed());
         let begins = self.next(due, interval).await;
         let watch = self.bare.read_and_watch(&path).await.map_err(|_| Operation::Read)?;
-        self.took(step, Operation::Read, begins.elapsed());
+        self.clock.took(step, Operation::Read, begins.elapsed());
         let begins = self.next(due, interval).await;
         let called = Instant::now();
         let modified = async { self.bare.modify(&path, data).await.map(|()| begins.elapsed()) };
         let notified = async { watch.changed().await.map(|()| called.elapsed()) };
         let (modified, notified) = try_join(modified, notified).await.map_err(|_| Operation::Modify)?;
-        self.took(step, Operation::Modify, modified);
-        self.took(step, Operation::Watch, notified);
+        self.clock.took(step, Operation::Modify, modified);
+        self.clock.took(step, Operation::Watch, notified);
         let begins = self.next(due, interval).await;
         self.bare.delete(&path).await.map_err(|_| Operation::Delete)?;
-        self.took(step, Operation::Delete, begins.elapsed());
+        self.clock.took(step, Operation::Delete, begins.elapsed());
         Ok(())
     }
 
@@ -236,14 +233,8 @@ impl Probe {
         begins
     }
 
-    fn took(&mut self, step: usize, operation: Operation, latency: Duration) {
-        let ended = self.start.elapsed();
-        self.tally.steps[step].record(operation, latency, ended);
-        self.timeline.record(operation, latency, ended);
-    }
-
     async fn end(self) -> (ClientTally, Timeline) {
         self.bare.close().await;
-        (self.tally, self.timeline)
+        self.clock.stop(0)
     }
 }
