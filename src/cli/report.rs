@@ -33,22 +33,17 @@ pub struct Report {
     dead: usize,
 }
 
-/// A progress bar, hidden where stderr is no terminal.
-pub fn bar(total: u64, template: &str) -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    let bar = ProgressBar::new(total).with_style(style);
-    bar.enable_steady_tick(Duration::from_millis(200));
-    bar
-}
-
 impl Report {
     /// A report on `total` tasks, if that is known.
     pub fn new(output: Output, total: Option<u64>) -> Self {
         let bar = match total {
-            Some(total) if total > 1 => bar(total, "{bar:40.cyan/blue} {pos}/{len}  {per_sec}  {elapsed}, {eta} left"),
+            Some(total) if total > 1 && std::io::stderr().is_terminal() => {
+                let style = "{bar:40.cyan/blue} {pos}/{len}  {per_sec}  {elapsed}, {eta} left";
+                let style = ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
+                let bar = ProgressBar::new(total).with_style(style);
+                bar.enable_steady_tick(Duration::from_millis(200));
+                bar
+            }
             _ => ProgressBar::hidden(),
         };
         Report { output, bar, began: Instant::now(), headed: false, tally: Tally::default(), dead: 0 }

@@ -41,13 +41,14 @@ impl Conductor {
 
     /// Completes when all members have reached `point`: at 0 they are waited for, later they are missed.
     pub async fn all_reach(&self, members: &[String], point: u32) -> Result<(), Missed> {
-        let reach = members.iter().map(|path| reaches(&self.session, path, point, point == 0));
-        try_join_all(reach).await.map(drop)
+        let reach = |path: &String| reaches(self.session.clone(), path.clone(), point, point == 0);
+        try_join_all(members.iter().map(reach)).await.map(drop)
     }
 
-    /// How many of the members are there.
-    pub async fn present(&self, members: &[String]) -> Result<usize, Failure> {
-        Ok(self.session.get_many(members).await?.into_iter().flatten().count())
+    /// Which of the members have come.
+    pub async fn present(&self, members: &[String]) -> Result<Vec<bool>, Failure> {
+        let nodes = self.session.get_many(members).await?;
+        Ok(nodes.iter().map(Option::is_some).collect())
     }
 
     /// Calls a point.
@@ -81,7 +82,7 @@ impl Member {
 
     /// Completes when `point` is called.
     pub async fn called(&self, point: u32) -> Result<(), Missed> {
-        reaches(&self.session, &self.calls, point, false).await
+        reaches(self.session.clone(), self.calls.clone(), point, false).await
     }
 
     /// Shows that `point` is reached.
@@ -91,11 +92,11 @@ impl Member {
 }
 
 /// Completes when the znode at `path` shows `point` or a later one.
-async fn reaches(session: &Session, path: &str, point: u32, may_come: bool) -> Result<(), Missed> {
+async fn reaches(session: Session, path: String, point: u32, may_come: bool) -> Result<(), Missed> {
     loop {
-        match session.watch_node(path).await {
+        match session.watch_node(&path).await {
             Ok((Some(node), _)) if from_data(&node.data) >= point => return Ok(()),
-            Ok((None, _)) if !may_come => return Err(Missed::Gone(path.to_owned())),
+            Ok((None, _)) if !may_come => return Err(Missed::Gone(path)),
             Ok((_, watch)) => watch.fired().await,
             Err(Failure::Unknown(_)) => session.settle().await?,
             Err(failure) => return Err(failure.into()),

@@ -23,9 +23,9 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(500);
 ///
 /// Returns `{"exit": 3, "stdout": "...", "stderr": "..."}`, with `"signal"` where one ended it, and
 /// `"stdout_dropped_bytes"` where there was more than the 96 KiB kept (likewise for stderr). Any exit code but 0 is a
-/// failure. The program runs in a process group of its own, and learns of its task by `HERDSMAN_TASK`,
-/// `HERDSMAN_ATTEMPT` and `HERDSMAN_TOKEN`; into the file `HERDSMAN_PROGRESS` it may write lines like `0.4 resizing`.
-/// When the task is cancelled, the whole group is sent SIGTERM, and SIGKILL 2 s later; when it must stop at once, SIGKILL.
+/// failure. The program runs in a process group of its own, and learns of its task by `HERDSMAN_TASK`, `HERDSMAN_ATTEMPT` and
+/// `HERDSMAN_TOKEN`; into the file `HERDSMAN_PROGRESS` it may write lines like `0.4 resizing`. When the task is cancelled, the whole group is sent SIGTERM, and SIGKILL 2 s later; when it must stop
+/// at once, SIGKILL.
 #[derive(Debug, Clone, Copy)]
 pub struct Exec;
 

@@ -103,14 +103,12 @@ fn middle_s(run: &Run, interval: usize) -> f64 {
 
 fn page(run: &Run, plots: &[Plot]) -> String {
     let escape = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
-    let (what, place) = text::headline(run);
     let mut html = format!(
         "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<title>ZooKeeper under load</title>\n\
          <style>body{{font:16px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}}\
          pre{{font-size:12px;overflow-x:auto;background:#f4f4f4;padding:1em}}img{{max-width:100%}}</style>\n\
-         <h1>ZooKeeper under load</h1>\n<p>{}, {}. Job {}.</p>\n",
-        escape(&what),
-        escape(&place),
+         <h1>ZooKeeper under load</h1>\n<p>{}. Job {}.</p>\n",
+        escape(&text::headline(run)),
         escape(&run.job)
     );
     for Plot { file, title, what } in plots {

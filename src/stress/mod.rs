@@ -11,7 +11,6 @@ mod timeline;
 
 use std::time::Duration;
 
-use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 pub use measured::{Figures, Measured, Operation, Tally};
@@ -27,14 +26,14 @@ const ROWS_MAX: u32 = 1000;
 const STEPS_MAX: u32 = 10;
 
 /// What is done to the service.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Case {
-    /// Each client connects, creates znodes, reads and watches them, modifies some, and closes
+    /// Each client connects, creates its znodes, reads each and leaves a watch, modifies the first of them, and closes.
     Lifecycle,
-    /// A probe measures while load is added client by client
+    /// A probe measures while load is added step by step.
     Ramp,
-    /// A probe measures beside all other clients
+    /// A probe measures under full load.
     Steady,
 }
 
@@ -157,11 +156,6 @@ impl Load {
         Duration::from_millis(self.duration_ms / self.steps().len().max(1) as u64)
     }
 
-    /// How long after one operation of a client the next one is due, where it has a pace.
-    pub fn interval(&self) -> Duration {
-        Duration::from_secs_f64(1.0 / self.rate)
-    }
-
     /// The last point of the rendezvous that generators reach; at the next one they are dismissed.
     ///
     /// Point 1 of a lifecycle is the whole of it. Else each step has two: all its clients make load, then the probe has
@@ -178,7 +172,7 @@ impl Load {
 mod tests {
     use super::*;
 
-    pub(super) fn load(case: Case, clients: u32) -> Load {
+    fn load(case: Case, clients: u32) -> Load {
         Load {
             target: "127.0.0.1:2181".to_owned(),
             case,

@@ -193,7 +193,21 @@ mod tests {
     use crate::records::DATA_BYTES_MAX;
 
     fn load() -> Load {
-        Load { znodes: 3, ..super::super::tests::load(Case::Lifecycle, 2) }
+        Load {
+            target: "127.0.0.1:2181".to_owned(),
+            case: Case::Lifecycle,
+            clients: 2,
+            znodes: 3,
+            modify: 1,
+            data_size: 6,
+            duration_ms: 1000,
+            rate: 10.0,
+            read_ratio: 0.5,
+            seed: 0,
+            session_timeout_ms: 10_000,
+            root: "/x".to_owned(),
+            i_own_this_service: false,
+        }
     }
 
     fn measured(client: u32, creates: u32) -> Outcome {

@@ -34,13 +34,8 @@ fn rows(run: &Run, per_client: bool) -> Vec<Row<'_>> {
     rows
 }
 
-/// The rows of each client: its number, and its worker.
-fn client_rows(run: &Run) -> impl Iterator<Item = (u32, &str, Row<'_>)> {
-    rows(run, true).into_iter().filter_map(|row| row.client.map(|(client, worker)| (client, worker, row)))
-}
-
-/// What was done, and where.
-pub fn headline(run: &Run) -> (String, String) {
+/// What was done, in one line.
+pub fn headline(run: &Run) -> String {
     let load = &run.load;
     let what = match load.case {
         Case::Lifecycle => format!(
@@ -60,13 +55,12 @@ pub fn headline(run: &Run) -> (String, String) {
     let mut workers: Vec<&str> = run.clients.values().map(|(worker, _)| worker.as_str()).collect();
     workers.sort_unstable();
     workers.dedup();
-    (what, format!("on {}, from {} workers", load.target, workers.len()))
+    format!("{what}, on {}, from {} workers", load.target, workers.len())
 }
 
 /// A table; latencies in milliseconds.
 pub fn table(run: &Run, per_client: bool) -> String {
-    let (what, place) = headline(run);
-    let mut text = format!("{what}\n{place}\n");
+    let mut text = headline(run).replacen(", on ", "\non ", 1) + "\n";
     let paced = run.load.case != Case::Lifecycle;
     let head = format!(
         "{:9} {:>8} {:>6} {:>8} {:>10} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
@@ -145,13 +139,15 @@ pub fn json(run: &Run) -> Value {
 pub fn influx(run: &Run, now_ns: u128) -> String {
     let mut text = String::new();
     let case = case(run);
-    for (client, worker, Row { step, whose, operation, figures: f, .. }) in client_rows(run) {
+    for row in rows(run, true).iter().filter(|row| row.client.is_some()) {
+        let (client, worker) = row.client.unwrap_or_default();
+        let Row { step, whose, operation, figures: f, .. } = row;
         let _ = writeln!(
             text,
             "herdsman_stress,job={},case={case},client={client},worker={worker},operation={operation},part={whose},step={step} \
              load_clients={}i,count={}i,errors={}i,seconds={},rate={},min={}i,mean={},p50={}i,p90={}i,p95={}i,p99={}i,max={}i {now_ns}",
             run.job,
-            run.steps[step].clients,
+            run.steps[*step].clients,
             f.count,
             f.errors,
             f.seconds,
@@ -176,7 +172,9 @@ pub fn prometheus(run: &Run) -> String {
                       # TYPE herdsman_stress_errors_total counter\n"
         .to_owned();
     let case = case(run);
-    for (client, worker, Row { step, whose, operation, figures: f, .. }) in client_rows(run) {
+    for row in rows(run, true).iter().filter(|row| row.client.is_some()) {
+        let (client, worker) = row.client.unwrap_or_default();
+        let Row { step, whose, operation, figures: f, .. } = row;
         let labels = format!(
             "job=\"{}\",case=\"{case}\",client=\"{client}\",worker=\"{worker}\",operation=\"{operation}\",part=\"{whose}\",step=\"{step}\"",
             run.job

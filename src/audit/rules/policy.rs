@@ -15,7 +15,8 @@ impl Rules {
 
     /// `sealed`: the record counts the tasks that came.
     pub(super) fn look_whether_sealed(&mut self, job: &JobId, record: &Record) {
-        let Some((stored, job_so_far)) = self.job_record(job).zip(self.jobs.get_mut(job)) else { return };
+        let stored = self.tree.get(&job.path()).and_then(|node| JobRecord::from_json(&node.data).ok());
+        let Some((stored, job_so_far)) = stored.zip(self.jobs.get_mut(job)) else { return };
         let (before, submitted) = (std::mem::replace(&mut job_so_far.sealed, stored.sealed), job_so_far.tasks);
         if let (false, true, Some(claimed)) = (before, stored.sealed, stored.tasks)
             && claimed != submitted

@@ -1,16 +1,17 @@
 //! `client stress`.
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use clap::{Args, ValueEnum};
-use herdsman::cli::{self, ConnectArgs, Exit, report};
+use herdsman::cli::{self, ConnectArgs, Exit};
 use herdsman::coordination::ConnectString;
 use herdsman::report::stress::write_page;
 use herdsman::roles::client::stress::{Stage, StressError, stress as run_stress};
 use herdsman::shutdown::Shutdown;
 use herdsman::stress::{Case, Load, text};
-use indicatif::ProgressBar;
+use indicatif::{ProgressBar, ProgressStyle};
 use rand::RngExt;
 
 #[derive(Debug, Args)]
@@ -36,8 +37,8 @@ pub struct Stress {
     data_size: usize,
 
     /// What is done
-    #[arg(long, env = "HERDSMAN_CASE", value_enum, default_value_t = Case::Lifecycle)]
-    case: Case,
+    #[arg(long = "case", env = "HERDSMAN_CASE", value_enum, default_value_t = Cases::Lifecycle)]
+    case: Cases,
 
     /// For how long ramp and steady measure, all steps together
     #[arg(long, env = "HERDSMAN_DURATION", value_name = "DURATION", default_value = "120s", value_parser = cli::duration)]
@@ -73,6 +74,16 @@ pub struct Stress {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Cases {
+    /// Each client connects, creates znodes, reads and watches them, modifies some, and closes
+    Lifecycle,
+    /// A probe measures while load is added client by client
+    Ramp,
+    /// A probe measures beside all other clients
+    Steady,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
     /// For people; latencies in milliseconds
     Table,
@@ -88,7 +99,11 @@ impl Stress {
     fn load(&self, connect: &ConnectArgs) -> Load {
         Load {
             target: self.target.to_string(),
-            case: self.case,
+            case: match self.case {
+                Cases::Lifecycle => Case::Lifecycle,
+                Cases::Ramp => Case::Ramp,
+                Cases::Steady => Case::Steady,
+            },
             clients: self.clients,
             znodes: self.znodes,
             modify: self.modify,
@@ -142,7 +157,12 @@ fn progress() -> impl FnMut(Stage) {
         Stage::Gathering(job, generators) => eprintln!("job {job}: {generators} load generators"),
         Stage::Begun(points) => {
             eprintln!("all are there: begun");
-            bar = report::bar(points.into(), "{spinner} {bar:40.cyan/blue} {pos}/{len}  {elapsed}");
+            if std::io::stderr().is_terminal() {
+                let style = ProgressStyle::with_template("{spinner} {bar:40.cyan/blue} {pos}/{len}  {elapsed}");
+                let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+                bar = ProgressBar::new(points.into()).with_style(style);
+                bar.enable_steady_tick(Duration::from_millis(200));
+            }
         }
         Stage::Reached(point) => {
             bar.set_position(point.into());

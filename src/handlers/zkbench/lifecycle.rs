@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 use tokio::time::timeout;
 
-use super::{Clock, Generator, STOPPED};
+use super::{Generator, STOPPED};
 use crate::coordination::Failure;
 use crate::coordination::bare::{Bare, DataWatch};
 use crate::coordination::rendezvous::Member;
 use crate::handlers::TaskError;
-use crate::stress::{ClientTally, Operation, Outcome, Timeline};
+use crate::stress::{ClientTally, Operation, Outcome, Tally, Timeline};
 
 /// How long a notification may take.
 const NOTIFIED_WITHIN: Duration = Duration::from_secs(30);
@@ -35,22 +35,21 @@ pub async fn play(generator: &Generator, member: &Member) -> Result<Outcome, Tas
         return Err(error);
     }
     member.reach(1).await?;
-    generator.unless_stopped(async { Ok(member.called(2).await?) }).await?;
     Ok(Outcome::of(&generator.share.load, &clients, timelines))
 }
 
 /// One simulated client. Whatever happens, its session is closed.
 async fn live(generator: &Generator, client: u32, start: Instant) -> Result<(ClientTally, Timeline), TaskError> {
-    let mut clock = Clock::start(start, 1);
+    let mut clock = Clock { start, tally: Tally::default(), timeline: Timeline::default() };
     let began = Instant::now();
     let bare = generator.connect(client).await.inspect_err(|_| generator.stopper.stop())?;
-    clock.took(0, Operation::Connect, began.elapsed());
+    clock.took(Operation::Connect, began.elapsed());
     let phases = phases(generator, client, &bare, &mut clock);
     let phases = async { phases.await.map_err(|failure| TaskError::new(format!("client {client}: {failure}"))) };
     let done = generator.unless_stopped(phases).await.inspect_err(|_| generator.stopper.stop());
     bare.close().await;
     // The watches are dropped only now: before, each would be a request to remove it.
-    done.map(|_watches| clock.stop(client))
+    done.map(|_watches| (ClientTally { client, steps: vec![clock.tally] }, clock.timeline))
 }
 
 /// Returns the watches that have not fired.
@@ -60,13 +59,13 @@ async fn phases(generator: &Generator, client: u32, bare: &Bare, clock: &mut Clo
     for _ in 0..load.znodes {
         let began = Instant::now();
         paths.push(bare.create(&prefix, &data).await?);
-        clock.took(0, Operation::Create, began.elapsed());
+        clock.took(Operation::Create, began.elapsed());
     }
     let mut watches = Vec::new();
     for path in &paths {
         let began = Instant::now();
         watches.push(bare.read_and_watch(path).await?);
-        clock.took(0, Operation::Read, began.elapsed());
+        clock.took(Operation::Read, began.elapsed());
     }
     let rest = watches.split_off(load.modify as usize);
     for (path, watch) in paths.iter().zip(watches) {
@@ -77,8 +76,23 @@ async fn phases(generator: &Generator, client: u32, bare: &Bare, clock: &mut Clo
             timeout(NOTIFIED_WITHIN, watch.changed()).await.unwrap_or_else(|_| Err(late())).map(|()| began.elapsed())
         };
         let (modified, notified) = futures::try_join!(modified, notified)?;
-        clock.took(0, Operation::Modify, modified);
-        clock.took(0, Operation::Watch, notified);
+        clock.took(Operation::Modify, modified);
+        clock.took(Operation::Watch, notified);
     }
     Ok(rest)
+}
+
+/// What a simulated client measures, from the start.
+struct Clock {
+    start: Instant,
+    tally: Tally,
+    timeline: Timeline,
+}
+
+impl Clock {
+    fn took(&mut self, operation: Operation, latency: Duration) {
+        let ended = self.start.elapsed();
+        self.tally.record(operation, latency, ended);
+        self.timeline.record(operation, latency, ended);
+    }
 }

@@ -11,7 +11,7 @@ mod paced;
 
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::oneshot;
@@ -22,7 +22,7 @@ use crate::coordination::rendezvous::Member;
 use crate::coordination::{ConnectString, Session, SessionConfig};
 use crate::records::{DATA_BYTES_MAX, TaskId};
 use crate::shutdown::{Shutdown, Stopper};
-use crate::stress::{Case, ClientTally, Operation, Outcome, Share, Tally, Timeline};
+use crate::stress::{Case, Outcome, Share};
 
 /// How long a session may take, with the herd or with the service.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -93,7 +93,7 @@ struct Generator {
 }
 
 impl Generator {
-    /// Joins the others, and does its part until it is dismissed.
+    /// Joins the others, and does its part.
     async fn run(self: Arc<Self>, herd: &SessionConfig, task: &TaskId) -> Result<Outcome, TaskError> {
         let session = Session::connect(herd, CONNECT).await?;
         let outcome = self.meet(&session, task).await;
@@ -103,10 +103,12 @@ impl Generator {
 
     async fn meet(self: &Arc<Self>, session: &Session, task: &TaskId) -> Result<Outcome, TaskError> {
         let member = Member::join(session, &task.job.calls_path(), &task.at_path()).await?;
-        match self.share.load.case {
-            Case::Lifecycle => lifecycle::play(self, &member).await,
-            Case::Ramp | Case::Steady => paced::play(self, &member).await,
-        }
+        let outcome = match self.share.load.case {
+            Case::Lifecycle => lifecycle::play(self, &member).await?,
+            Case::Ramp | Case::Steady => paced::play(self, &member).await?,
+        };
+        self.unless_stopped(async { Ok(member.called(self.share.load.last_point() + 1).await?) }).await?;
+        Ok(outcome)
     }
 
     /// What comes, unless the task is to end before.
@@ -132,28 +134,5 @@ impl Generator {
 
     fn data(&self) -> Vec<u8> {
         vec![b'x'; self.share.load.data_size]
-    }
-}
-
-/// What a simulated client measures, from the start.
-struct Clock {
-    start: Instant,
-    steps: Vec<Tally>,
-    timeline: Timeline,
-}
-
-impl Clock {
-    fn start(start: Instant, steps: usize) -> Self {
-        Clock { start, steps: vec![Tally::default(); steps], timeline: Timeline::default() }
-    }
-
-    fn took(&mut self, step: usize, operation: Operation, latency: Duration) {
-        let ended = self.start.elapsed();
-        self.steps[step].record(operation, latency, ended);
-        self.timeline.record(operation, latency, ended);
-    }
-
-    fn stop(self, client: u32) -> (ClientTally, Timeline) {
-        (ClientTally { client, steps: self.steps }, self.timeline)
     }
 }

@@ -1,7 +1,8 @@
 //! Waking simulated clients at exact moments. The runtime's clock ticks in milliseconds; what is to be measured takes a
 //! third of one.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::Instant;
@@ -33,20 +34,29 @@ impl Pacer {
 }
 
 fn run(alarms: &Receiver<(Instant, oneshot::Sender<()>)>) {
-    let mut sleepers = BTreeMap::new();
-    for number in 0_u64.. {
-        let alarm = match sleepers.first_key_value() {
-            Some(((at, _), _)) => alarms.recv_timeout(Instant::saturating_duration_since(at, Instant::now())),
+    let mut next: BinaryHeap<Reverse<(Instant, u64)>> = BinaryHeap::new();
+    let mut sleepers = std::collections::HashMap::new();
+    let mut number = 0_u64;
+    loop {
+        let now = Instant::now();
+        while let Some(Reverse((_, sleeper))) = next.peek().copied().filter(|Reverse((at, _))| *at <= now) {
+            next.pop();
+            if let Some(wake) = sleepers.remove(&sleeper) {
+                let _: Result<(), ()> = oneshot::Sender::send(wake, ());
+            }
+        }
+        let alarm = match next.peek() {
+            Some(Reverse((at, _))) => alarms.recv_timeout(at.saturating_duration_since(now)),
             None => alarms.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
         match alarm {
-            // The number tells those of one moment apart.
-            Ok((at, wake)) => drop(sleepers.insert((at, number), wake)),
+            Ok((at, wake)) => {
+                number += 1;
+                next.push(Reverse((at, number)));
+                sleepers.insert(number, wake);
+            }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
-        }
-        while let Some(first) = sleepers.first_entry().filter(|first| first.key().0 <= Instant::now()) {
-            let _: Result<(), ()> = first.remove().send(());
         }
     }
 }

@@ -15,8 +15,8 @@ use rand::{RngExt, SeedableRng};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
+use super::Generator;
 use super::pace::Pacer;
-use super::{Clock, Generator};
 use crate::coordination::Failure;
 use crate::coordination::bare::Bare;
 use crate::coordination::rendezvous::Member;
@@ -130,7 +130,7 @@ async fn make_load(pace: Pace, client: u32, ready: oneshot::Sender<()>) -> Resul
     };
     let _ = ready.send(());
     let mut rng = StdRng::seed_from_u64(load.seed.wrapping_add(client.into()));
-    let (interval, data) = (load.interval(), pace.generator.data());
+    let (interval, data) = (Duration::from_secs_f64(1.0 / load.rate), pace.generator.data());
     // Not in step with the other clients.
     let mut due = Instant::now() + interval.mul_f64(rng.random());
     let mut stages = pace.stages.clone();
@@ -169,29 +169,32 @@ async fn create_all(generator: &Generator, client: u32, bare: &Bare) -> Result<V
 struct Probe {
     pace: Pace,
     bare: Bare,
-    clock: Clock,
+    start: Instant,
+    tally: ClientTally,
+    timeline: Timeline,
 }
 
 impl Probe {
     async fn connect(pace: &Pace) -> Result<Self, TaskError> {
         let bare = pace.generator.connect(0).await?;
-        let clock = Clock::start(Instant::now(), pace.generator.share.load.steps().len());
-        Ok(Probe { pace: pace.clone(), bare, clock })
+        let steps = vec![Tally::default(); pace.generator.share.load.steps().len()];
+        let tally = ClientTally { client: 0, steps };
+        Ok(Probe { pace: pace.clone(), bare, start: Instant::now(), tally, timeline: Timeline::default() })
     }
 
     async fn measure(&mut self, step: usize, time: Duration) {
         if step == 0 {
-            self.clock.start = Instant::now();
+            self.start = Instant::now();
         }
         let pace = self.pace.clone();
         let (prefix, data) = (pace.generator.prefix(0), pace.generator.data());
-        let interval = pace.generator.share.load.interval();
+        let interval = Duration::from_secs_f64(1.0 / pace.generator.share.load.rate);
         let mut due = Instant::now();
         let end = due + time;
         while due < end {
             let turn = self.turn(step, &prefix, &data, &mut due, interval).await;
             if let Err(operation) = turn {
-                self.clock.steps[step].error(operation);
+                self.tally.steps[step].error(operation);
             }
         }
         pace.pacer.until(end).await;
@@ -208,20 +211,20 @@ impl Probe {
     ) -> Result<(), Operation> {
         let begins = self.next(due, interval).await;
         let path = self.bare.create(prefix, data).await.map_err(|_| Operation::Create)?;
-        self.clock.took(step, Operation::Create, begins.elapsed());
+        self.took(step, Operation::Create, begins.elapsed());
         let begins = self.next(due, interval).await;
         let watch = self.bare.read_and_watch(&path).await.map_err(|_| Operation::Read)?;
-        self.clock.took(step, Operation::Read, begins.elapsed());
+        self.took(step, Operation::Read, begins.elapsed());
         let begins = self.next(due, interval).await;
         let called = Instant::now();
         let modified = async { self.bare.modify(&path, data).await.map(|()| begins.elapsed()) };
         let notified = async { watch.changed().await.map(|()| called.elapsed()) };
         let (modified, notified) = try_join(modified, notified).await.map_err(|_| Operation::Modify)?;
-        self.clock.took(step, Operation::Modify, modified);
-        self.clock.took(step, Operation::Watch, notified);
+        self.took(step, Operation::Modify, modified);
+        self.took(step, Operation::Watch, notified);
         let begins = self.next(due, interval).await;
         self.bare.delete(&path).await.map_err(|_| Operation::Delete)?;
-        self.clock.took(step, Operation::Delete, begins.elapsed());
+        self.took(step, Operation::Delete, begins.elapsed());
         Ok(())
     }
 
@@ -233,8 +236,14 @@ impl Probe {
         begins
     }
 
+    fn took(&mut self, step: usize, operation: Operation, latency: Duration) {
+        let ended = self.start.elapsed();
+        self.tally.steps[step].record(operation, latency, ended);
+        self.timeline.record(operation, latency, ended);
+    }
+
     async fn end(self) -> (ClientTally, Timeline) {
         self.bare.close().await;
-        self.clock.stop(0)
+        (self.tally, self.timeline)
     }
 }

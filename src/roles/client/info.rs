@@ -66,11 +66,6 @@ impl Client {
     ///
     /// Errors: no such job.
     pub async fn info(&self, selected: &Selected) -> Result<JobInfo, ClientError> {
-        Ok(self.look(selected).await?.0)
-    }
-
-    /// The same, and the numbers of all the job's tasks that no worker has.
-    async fn look(&self, selected: &Selected) -> Result<(JobInfo, BTreeSet<u32>), ClientError> {
         let (job, session) = (&selected.job, self.session());
         session.sync().await?;
         let (record, _) = self.record(job).await?;
@@ -96,9 +91,7 @@ impl Client {
             }
         }
         let attended = below.iter().any(|name| task_number(name).is_err());
-        let numbers = below.iter().filter_map(|name| task_number(name).ok());
-        let unassigned = numbers.filter(|n| !holders.contains_key(n)).collect();
-        Ok((JobInfo { id: job.to_string(), record, attended, tasks }, unassigned))
+        Ok(JobInfo { id: job.to_string(), record, attended, tasks })
     }
 
     /// Which worker has which of a job's tasks.
@@ -116,11 +109,19 @@ impl Client {
         Ok(holders)
     }
 
+    /// How many tasks of a job wait that are to be assigned before this one.
+    async fn waiting_before(&self, job: &JobId, n: u32) -> Result<usize, ClientError> {
+        let holders = self.holders(job).await?;
+        let names = self.session().children(&job.path()).await?.unwrap_or_default();
+        let numbers = names.iter().filter_map(|name| task_number(name).ok());
+        Ok(numbers.filter(|before| *before < n && !holders.contains_key(before)).count())
+    }
+
     /// Why a job, or a task of it, is not done, for people; empty where there is no reason to be seen.
     ///
     /// Errors: no such job.
     pub async fn explain(&self, selected: &Selected) -> Result<Vec<String>, ClientError> {
-        let (herd, (info, unassigned)) = (herd(self.session()).await?, self.look(selected).await?);
+        let (herd, info) = (herd(self.session()).await?, self.info(selected).await?);
         let policy = &info.record.policy;
         let mut reasons: Vec<String> = Vec::new();
         if let Some(withdrawn) = &info.record.withdrawn {
@@ -139,7 +140,7 @@ impl Client {
             }
             let first = info.tasks.iter().find(|task| task.state == "waiting");
             if let Some(task) = first.filter(|_| reasons.is_empty()) {
-                let own = unassigned.range(..task.n).count();
+                let own = self.waiting_before(&selected.job, task.n).await?;
                 reasons.extend(slots_are_busy(&herd, &info, task.n, own));
             }
         }

@@ -212,7 +212,7 @@ async fn conduct(
     match timeout(GATHER_WITHIN, conductor.all_reach(&members, 0)).await {
         Ok(gathered) => gathered.map_err(|gone| missed(gone, &HashMap::new()))?,
         Err(_) => {
-            let present = conductor.present(&members).await?;
+            let present = conductor.present(&members).await?.into_iter().filter(|present| *present).count();
             let within = humantime::format_duration(GATHER_WITHIN);
             let error = format!("only {present} of {} load generators came within {within}", members.len());
             return Err(StressError::Invalid(error));
@@ -261,9 +261,6 @@ fn why(finished: &Finished) -> String {
     format!("load generator {} on {worker}: {} ({error})", finished.task, finished.status)
 }
 
-/// How often something is tried again in the service.
-const RETRY_EVERY: Duration = Duration::from_millis(100);
-
 /// The service that is measured: where its znodes are put, and removed from.
 struct Service {
     target: ConnectString,
@@ -282,18 +279,15 @@ impl Service {
     /// a session timeout.
     async fn clean_up(self, load: &Load) -> Result<(), Failure> {
         let deadline = Instant::now() + 2 * self.session_timeout + PREPARE_WITHIN;
-        let delete = async |bare: &Bare| loop {
-            match bare.delete(&load.root).await {
-                Err(Failure::Refused(Refusal::NotEmpty)) if Instant::now() < deadline => sleep(RETRY_EVERY).await,
-                done => return done,
-            }
-        };
         loop {
-            match self.call(delete).await {
+            let failure = match self.call(async |bare| bare.delete(&load.root).await).await {
                 Ok(()) | Err(Failure::Refused(Refusal::NoNode)) => return Ok(()),
-                Err(failure) if Instant::now() >= deadline => return Err(failure),
-                Err(_) => sleep(RETRY_EVERY).await,
+                Err(failure) => failure,
+            };
+            if Instant::now() >= deadline {
+                return Err(failure);
             }
+            sleep(Duration::from_millis(100)).await;
         }
     }
 

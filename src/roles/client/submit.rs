@@ -176,8 +176,8 @@ impl Job {
     /// Submits a task; done when ZooKeeper has acknowledged it: from then on it will be completed, once.
     ///
     /// Submissions are made in the order of the calls. Waits while the tree is full, unless [`JobSpec::limit`]
-    /// says otherwise. Errors: the payload is over 512 KiB and the job has no spill directory, the tree is full, the job
-    /// was sealed or closed by somebody else, or no session could be had for a minute.
+    /// says otherwise. Errors: the payload is over 512 KiB and the job has no spill directory, the tree is full, the job was sealed or
+    /// closed by somebody else, or no session could be had for a minute.
     pub async fn submit(&self, payload: Vec<u8>) -> Result<TaskId, ClientError> {
         let payload = match self.spill.clone() {
             Some(directory) => {
