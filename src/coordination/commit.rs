@@ -7,15 +7,20 @@
 //! - A batch may begin with a *guard*, a check that makes all of it void once the process has lost its place.
 //! - One refused operation fails its whole multi. It is taken out by its index and the rest is sent again, so that
 //!   neighbours succeed.
-//! - An answer that was lost is settled on the same session by a sync; then the batch is sent once more. Whoever
-//!   commits chooses operations that are refused the second time, and learns by [`CommitError::Refused::resent`]
-//!   that such a refusal may mean "was applied the first time".
+//! - An answer that was lost is never met by sending again: what was applied may have been consumed since, and would be
+//!   applied once more. It is settled by *reading*, on the same session after a sync: a multi is one step, so a single
+//!   *witness* tells of all of it, and the whole batch is answered at once.
+//!
+//! The witness of a transaction is its first operation. Whoever commits chooses one whose effect tells: a create of a path
+//! that nobody else creates, and that nobody removes while the guard holds; a delete of a path that is never created again;
+//! a set at a version. Others (a set at any version, a check) tell nothing, and are sent again: they must be harmless twice.
 
 use tokio::sync::{mpsc, oneshot};
 use tracing::debug;
 
 use super::failure::{Failure, Refusal};
-use super::op::{MULTI_OPS_MAX, Op, REQUEST_BYTES_MAX};
+use super::op::{MULTI_OPS_MAX, Node, Op, REQUEST_BYTES_MAX};
+use super::reader::read_all;
 use super::session::Session;
 
 /// The size up to which a batch grows. One larger transaction still goes, alone.
@@ -24,7 +29,8 @@ const BATCH_BYTES: usize = 256 * 1024;
 /// Why a transaction was not applied.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CommitError {
-    /// The guard was refused: this process has lost its place, and nothing of the batch was applied.
+    /// The guard was refused: this process has lost its place. Nothing of the batch was applied, unless an answer was lost
+    /// before that.
     #[error("the guard was refused: {0}")]
     Guard(Refusal),
     /// An operation of this transaction was refused.
@@ -34,8 +40,9 @@ pub enum CommitError {
         at: usize,
         /// Why.
         refusal: Refusal,
-        /// Whether the transaction was sent before and its answer lost: it may have been applied then.
-        resent: bool,
+        /// Whether the answer was lost, and this is what a second try would be told: it may have been applied, and its effect
+        /// consumed since.
+        unanswered: bool,
     },
     /// The session ended; the transaction may have been applied before.
     #[error("the session is over: {0}")]
@@ -48,7 +55,6 @@ struct Transaction {
     ops: Vec<Op>,
     bytes: usize,
     reply: Reply,
-    resent: bool,
 }
 
 /// Commits transactions in groups, in the order of the calls. Dropping it ends its task after what was handed in.
@@ -74,10 +80,10 @@ impl Committer {
         let (reply, answer) = oneshot::channel();
         let queued = if bytes > REQUEST_BYTES_MAX {
             let refusal = Refusal::TooLarge { bytes, limit: REQUEST_BYTES_MAX };
-            Err(CommitError::Refused { at: 0, refusal, resent: false })
+            Err(CommitError::Refused { at: 0, refusal, unanswered: false })
         } else {
             self.queue
-                .send(Transaction { ops, bytes, reply, resent: false })
+                .send(Transaction { ops, bytes, reply })
                 .map_err(|_| CommitError::SessionOver("closed".to_owned()))
         };
         async move {
@@ -124,21 +130,113 @@ async fn apply(session: &Session, guard: Option<&Op>, mut batch: Vec<Transaction
             }
             (Failure::Refused(refusal), Some(at)) => {
                 let (index, at) = locate(&batch, at - usize::from(guard.is_some()));
-                let Transaction { reply, resent, .. } = batch.remove(index);
-                let _ = reply.send(Err(CommitError::Refused { at, refusal, resent }));
+                let Transaction { reply, .. } = batch.remove(index);
+                let _ = reply.send(Err(CommitError::Refused { at, refusal, unanswered: false }));
             }
             (Failure::Refused(refusal), None) => {
-                return answer_all(batch, &CommitError::Refused { at: 0, refusal, resent: false });
+                return answer_all(batch, &CommitError::Refused { at: 0, refusal, unanswered: false });
             }
             (Failure::Unknown(cause), _) => {
-                debug!(%cause, "a commit was not answered: settling it");
-                batch.iter_mut().for_each(|t| t.resent = true);
-                if let Err(failure) = session.settle().await {
-                    return answer_all(batch, &CommitError::SessionOver(failure.to_string()));
+                debug!(%cause, transactions = batch.len(), "a commit was not answered: settling it");
+                match settle(session, guard, batch).await {
+                    Ok(again) => batch = again,
+                    Err((batch, failure)) => return answer_all(batch, &CommitError::SessionOver(failure.to_string())),
                 }
             }
             (Failure::SessionOver(cause), _) => return answer_all(batch, &CommitError::SessionOver(cause)),
         }
+    }
+}
+
+/// Finds out what became of a batch whose answer was lost, and answers it; returns what is to be sent again: all of it where
+/// it was not applied.
+///
+/// Errors: the session is over; the batch is unanswered still.
+async fn settle(
+    session: &Session,
+    guard: Option<&Op>,
+    batch: Vec<Transaction>,
+) -> Result<Vec<Transaction>, (Vec<Transaction>, Failure)> {
+    // The guard is read last: as long as it holds, nobody else may have removed what the batch made.
+    let paths: Vec<&str> = batch.iter().map(|t| t.ops[0].path()).chain(guard.map(Op::path)).collect();
+    let read = match session.settle().await {
+        Ok(()) => read_all(session, &paths).await,
+        Err(failure) => Err(failure),
+    };
+    let mut nodes = match read {
+        Ok(nodes) => nodes,
+        Err(failure) => return Err((batch, failure)),
+    };
+    if let Some(guard) = guard
+        && let Err(refusal) = still_holds(guard, nodes.pop().flatten().as_ref())
+    {
+        answer_all(batch, &CommitError::Guard(refusal));
+        return Ok(Vec::new());
+    }
+    let told: Vec<Told> =
+        batch.iter().zip(&nodes).map(|(t, node)| told(&t.ops[0], node.as_ref(), session.id())).collect();
+    if told.contains(&Told::NotApplied) {
+        return Ok(batch);
+    }
+    if told.contains(&Told::Applied) {
+        batch.into_iter().for_each(|t| drop(t.reply.send(Ok(()))));
+        return Ok(Vec::new());
+    }
+    let mut again = Vec::new();
+    for (transaction, told) in batch.into_iter().zip(told) {
+        match told {
+            Told::Refused(refusal) => {
+                let refused = CommitError::Refused { at: 0, refusal, unanswered: true };
+                let _ = transaction.reply.send(Err(refused));
+            }
+            Told::Applied | Told::NotApplied | Told::Absent | Told::Nothing => again.push(transaction),
+        }
+    }
+    Ok(again)
+}
+
+/// What a witness tells of the multi that it was part of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Told {
+    /// It was applied: what it makes is there.
+    Applied,
+    /// It was not: what it removes or replaces is there.
+    NotApplied,
+    /// What it creates is not there. It was not applied, unless somebody does not keep to the protocol, which another witness
+    /// may tell.
+    Absent,
+    /// A second try would be refused like this: it was applied, or somebody else was faster.
+    Refused(Refusal),
+    Nothing,
+}
+
+fn told(op: &Op, node: Option<&Node>, session: i64) -> Told {
+    match (op, node) {
+        (Op::Create { .. }, Some(_)) => Told::Applied,
+        (Op::CreateEphemeral { sequential: false, .. }, Some(node)) if node.owner == session => Told::Applied,
+        (Op::CreateEphemeral { sequential: false, .. }, Some(_)) => Told::Refused(Refusal::NodeExists),
+        (Op::Create { .. } | Op::CreateEphemeral { sequential: false, .. }, None) => Told::Absent,
+        (Op::Delete { .. }, Some(_)) => Told::NotApplied,
+        (Op::Set { version: Some(version), .. }, Some(node)) if node.version == *version => Told::NotApplied,
+        (Op::Set { version: Some(version), data, .. }, Some(node))
+            if node.version == version + 1 && node.data == *data =>
+        {
+            Told::Applied
+        }
+        (Op::Set { version: Some(_), .. }, Some(_)) => Told::Refused(Refusal::BadVersion),
+        (Op::Delete { .. } | Op::Set { .. }, None) => Told::Refused(Refusal::NoNode),
+        (Op::Set { version: None, .. } | Op::Check { .. } | Op::CreateEphemeral { sequential: true, .. }, _) => {
+            Told::Nothing
+        }
+    }
+}
+
+/// Whether a guard would be passed, or how it would be refused.
+fn still_holds(guard: &Op, node: Option<&Node>) -> Result<(), Refusal> {
+    match (guard, node) {
+        (_, None) => Err(Refusal::NoNode),
+        (Op::Check { version: Some(version), .. }, Some(node)) if node.version != *version => Err(Refusal::BadVersion),
+        (_, Some(_)) => Ok(()),
     }
 }
 

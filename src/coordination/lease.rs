@@ -35,7 +35,8 @@ impl Lease {
         self.renewed.fetch_max(u64::try_from(nanos).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    fn renewed(&self) -> Instant {
+    /// When the newest acknowledged request was sent.
+    pub fn renewed(&self) -> Instant {
         self.started + Duration::from_nanos(self.renewed.load(Ordering::Relaxed))
     }
 

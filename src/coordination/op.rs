@@ -83,6 +83,17 @@ pub enum Op {
 }
 
 impl Op {
+    /// The znode that it is about; of a sequential create, the beginning of its path.
+    pub fn path(&self) -> &str {
+        match self {
+            Op::Check { path, .. }
+            | Op::Create { path, .. }
+            | Op::CreateEphemeral { path, .. }
+            | Op::Set { path, .. }
+            | Op::Delete { path, .. } => path,
+        }
+    }
+
     /// What the operation adds to a request, in bytes.
     pub fn bytes(&self) -> usize {
         OP_OVERHEAD_BYTES

@@ -66,6 +66,22 @@ impl Appetite {
     }
 }
 
+/// Reads many znodes, as many at a time as their size allows, in the order asked for.
+///
+/// Errors: refused, or session over.
+pub(super) async fn read_all(session: &Session, paths: &[&str]) -> Result<Vec<Option<Node>>, Failure> {
+    let (mut appetite, mut all, mut rest) = (Appetite::default(), Vec::with_capacity(paths.len()), paths);
+    while !rest.is_empty() {
+        let (now, later) = rest.split_at(appetite.bite().min(rest.len()));
+        let now: Vec<String> = now.iter().map(|path| (*path).to_owned()).collect();
+        let nodes = session.get_many(&now).await?;
+        appetite.learn(&nodes);
+        all.extend(nodes);
+        rest = later;
+    }
+    Ok(all)
+}
+
 async fn run(session: Session, mut requests: mpsc::UnboundedReceiver<(String, Reply)>) {
     let mut appetite = Appetite::default();
     while let Some((path, reply)) = requests.recv().await {

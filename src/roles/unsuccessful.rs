@@ -22,7 +22,7 @@ pub(super) async fn commit(
 ) -> Result<(), CommitError> {
     loop {
         let node = reader.read(job.path()).await.map_err(|failure| match failure {
-            Failure::Refused(refusal) => CommitError::Refused { at: 0, refusal, resent: false },
+            Failure::Refused(refusal) => CommitError::Refused { at: 0, refusal, unanswered: false },
             Failure::Unknown(cause) | Failure::SessionOver(cause) => CommitError::SessionOver(cause),
         })?;
         let mark = node.and_then(|node| {

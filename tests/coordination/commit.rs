@@ -1,8 +1,11 @@
-use herdsman::coordination::commit::CommitError;
-use herdsman::coordination::{Committer, Op, Reader, Refusal};
-use herdsman::faults::line::{Line, MULTI};
+use std::time::Duration;
 
-use crate::support::{children, connect, fresh_config, node, through, until, zookeeper};
+use herdsman::coordination::commit::CommitError;
+use herdsman::coordination::{Committer, Op, Reader, Refusal, SessionConfig};
+use herdsman::faults::line::{Line, MULTI};
+use tokio::time::timeout;
+
+use crate::support::{LIMIT, children, connect, fresh_config, node, through, until, zookeeper};
 
 fn create(path: String) -> Op {
     Op::Create { path, data: Vec::new() }
@@ -20,7 +23,7 @@ async fn hazard_12_a_refused_transaction_is_taken_out_and_its_neighbours_succeed
     let results = futures::future::join_all(pairs).await;
     for (n, result) in results.into_iter().enumerate() {
         if n % 10 == 3 {
-            let refused = CommitError::Refused { at: 1, refusal: Refusal::NoNode, resent: false };
+            let refused = CommitError::Refused { at: 1, refusal: Refusal::NoNode, unanswered: false };
             assert_eq!(result, Err(refused));
             assert_eq!(session.get(&format!("/a{n}")).await, Ok(None), "all of a transaction or nothing");
         } else {
@@ -40,20 +43,113 @@ async fn a_refused_guard_voids_the_whole_batch() {
     assert_eq!(committer.commit(vec![create("/a".into())]).await, Ok(()));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn hazard_7_a_commit_whose_reply_was_lost_is_applied_once_and_says_that_it_was_sent_twice() {
+/// Commits all of `transactions` in one multi whose reply is lost; `meanwhile` happens between its being applied and the next
+/// connection.
+async fn unanswered<T>(
+    config: &SessionConfig,
+    guard: Option<Op>,
+    transactions: Vec<Vec<Op>>,
+    meanwhile: impl Future<Output = T>,
+) -> Vec<Result<(), CommitError>> {
+    let line = Line::to(zookeeper()).await.expect("a port");
+    let session = connect(&through(&line, config)).await;
+    let committer = Committer::start(session, guard);
+    line.delay(Duration::from_millis(100)); // so that it is not back before `meanwhile`
+    line.cut_reply_to(MULTI);
+    // They gather: on one thread nothing is sent before something is waited for.
+    let answers: Vec<_> = transactions.into_iter().map(|ops| committer.commit(ops)).collect();
+    until("the reply is cut off", async || line.replies_cut() == 1).await;
+    line.cut();
+    meanwhile.await;
+    line.mend();
+    let answers = timeout(LIMIT, futures::future::join_all(answers)).await.expect("settled soon");
+    assert_eq!(line.replies_cut(), 1);
+    answers
+}
+
+fn delete(path: &str, version: i32) -> Op {
+    Op::Delete { path: path.to_owned(), version: Some(version) }
+}
+
+fn set(path: &str, data: &str, version: i32) -> Op {
+    Op::Set { path: path.to_owned(), data: data.into(), version: Some(version) }
+}
+
+#[tokio::test]
+async fn hazard_31_what_an_unanswered_batch_made_and_somebody_consumed_is_not_made_again() {
+    let config = fresh_config();
+    let other = connect(&config).await;
+    let batch = ["/a", "/b", "/c"].map(|path| vec![create(path.to_owned())]).to_vec();
+    let answers = unanswered(&config, None, batch, async { other.write(delete("/b", 0)).await.expect("it is there") });
+    assert_eq!(answers.await, [Ok(()), Ok(()), Ok(())], "a multi is one step, and /a tells of all of it");
+    assert_eq!(other.get("/b").await, Ok(None));
+    assert_eq!(node(&other, "/a").await.version, 0);
+}
+
+#[tokio::test]
+async fn hazard_31_an_unanswered_batch_of_deletes_and_sets_is_answered_from_what_is_there() {
+    let config = fresh_config();
+    let other = connect(&config).await;
+    for n in 0..5 {
+        other.multi(&[create(format!("/t{n}")), create(format!("/d{n}"))]).await.expect("created");
+    }
+    let complete = |n: usize| vec![delete(&format!("/t{n}"), 0), set(&format!("/d{n}"), "done", 0)];
+    let answers = unanswered(&config, None, (0..4).map(complete).collect(), async {
+        other.write(delete("/d0", 1)).await.expect("collected");
+    })
+    .await;
+    // Nothing is left that would tell a completion of ours from one by somebody else: it is over either way.
+    let over = CommitError::Refused { at: 0, refusal: Refusal::NoNode, unanswered: true };
+    assert_eq!(answers, vec![Err(over); 4]);
+    assert_eq!(node(&other, "/d1").await.version, 1, "once");
+    let answers =
+        unanswered(&config, None, vec![vec![set("/t4", "again", 0)], complete(4)[1..].to_vec()], async {}).await;
+    assert_eq!(answers, [Ok(()), Ok(())]);
+    assert_eq!((node(&other, "/t4").await.version, node(&other, "/d4").await.version), (1, 1));
+}
+
+#[tokio::test]
+async fn hazard_31_an_unanswered_batch_that_was_refused_is_sent_again_without_its_culprit() {
+    let config = fresh_config();
+    let other = connect(&config).await;
+    let batch = vec![vec![create("/a".into())], vec![create("/b".into()), create("/absent/b".into())]];
+    let answers = unanswered(&config, None, batch, async {}).await;
+    let refused = CommitError::Refused { at: 1, refusal: Refusal::NoNode, unanswered: false };
+    assert_eq!(answers, [Ok(()), Err(refused)]);
+    assert_eq!(node(&other, "/a").await.version, 0);
+}
+
+#[tokio::test]
+async fn hazard_31_an_unanswered_batch_whose_guard_is_gone_since_is_not_sent_again() {
+    let config = fresh_config();
+    let other = connect(&config).await;
+    other.write(create("/place".into())).await.expect("created");
+    let guard = Op::Check { path: "/place".to_owned(), version: Some(0) };
+    let answers = unanswered(&config, Some(guard), vec![vec![create("/a".into())], vec![create("/b".into())]], async {
+        other.multi(&[set("/place", "sealed", 0), delete("/a", 0), delete("/b", 0)]).await.expect("taken over");
+    });
+    assert_eq!(answers.await, vec![Err(CommitError::Guard(Refusal::BadVersion)); 2], "nothing can be said any more");
+    assert_eq!((other.get("/a").await, other.get("/b").await), (Ok(None), Ok(None)));
+}
+
+#[tokio::test]
+async fn hazard_7_a_commit_whose_reply_was_lost_is_applied_once() {
     let config = fresh_config();
     let line = Line::to(zookeeper()).await.expect("a port");
     let session = connect(&through(&line, &config)).await;
     session.write(create("/counter".into())).await.expect("created");
     let committer = Committer::start(session.clone(), None);
     line.cut_reply_to(MULTI);
-    let add_one = Op::Set { path: "/counter".to_owned(), data: b"1".to_vec(), version: Some(0) };
-    let committed = committer.commit(vec![add_one]).await;
+    assert_eq!(committer.commit(vec![set("/counter", "1", 0)]).await, Ok(()));
     assert_eq!(line.replies_cut(), 1);
-    let refused = CommitError::Refused { at: 0, refusal: Refusal::BadVersion, resent: true };
-    assert_eq!(committed, Err(refused), "applied the first time, refused the second");
     assert_eq!(node(&session, "/counter").await.version, 1);
+    // Somebody else has set it since: whether ours came first cannot be told.
+    let other = connect(&config).await;
+    let answers = unanswered(&config, None, vec![vec![set("/counter", "2", 1)]], async {
+        other.write(set("/counter", "3", 2)).await.expect("ours was applied");
+    });
+    let refused = CommitError::Refused { at: 0, refusal: Refusal::BadVersion, unanswered: true };
+    assert_eq!(answers.await, [Err(refused)]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

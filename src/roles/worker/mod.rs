@@ -387,9 +387,9 @@ impl Shift {
                 self.mark_dead(assignment, &error);
                 return Ok(());
             }
-            Err(CommitError::Refused { refusal: Refusal::NoNode | Refusal::BadVersion, resent, .. }) => {
+            Err(CommitError::Refused { refusal: Refusal::NoNode | Refusal::BadVersion, unanswered, .. }) => {
                 // Committed the first time, or cancelled, or given to somebody else: it is over either way.
-                debug!(task = %assignment.task, resent, "refused: the assignment is over");
+                debug!(task = %assignment.task, unanswered, "refused: the assignment is over");
             }
             Err(CommitError::Refused { refusal, .. }) => warn!(task = %assignment.task, %refusal, "cannot commit"),
         }
