@@ -13,8 +13,12 @@ const COMMANDS: &str = "Commands, a line each on standard input; its end ends th
   mend           let everything pass again
   drop-requests  lose what goes to the server; connections stay open
   drop-replies   lose what comes from the server; connections stay open
-  cut-reply      let the next write reach the server, and end the connection before its reply
-  delay MS       hold everything back for so long";
+  delay MS       hold everything back for so long
+  cut-reply      let the next write reach the server, and end the connection instead of handing on its reply
+  cut-replies K[,K...] [over BYTES]
+                 the same with the K-th reply to a write (from 1, counted from now on, over all connections),
+                 or to a write of more than BYTES; takes the place of the schedule before it
+  replies-cut    print how many replies were cut off so";
 
 /// A line to ZooKeeper that can be cut. Prints the address to connect to.
 #[derive(Debug, Parser)]
@@ -41,6 +45,11 @@ fn main() -> ExitCode {
                 ["drop-requests"] => line.drop_requests(),
                 ["drop-replies"] => line.drop_replies(),
                 ["cut-reply"] => line.cut_reply_to(MULTI),
+                ["cut-replies", ref schedule @ ..] => match schedule.join(" ").parse() {
+                    Ok(schedule) => line.schedule(schedule),
+                    Err(error) => return cli::complain(&error, Some(COMMANDS), Exit::Usage),
+                },
+                ["replies-cut"] => println!("{}", line.replies_cut()),
                 ["delay", ms] if ms.parse::<u64>().is_ok() => {
                     line.delay(Duration::from_millis(ms.parse().unwrap_or_default()));
                 }

@@ -3,10 +3,14 @@
 //! | file | what it holds |
 //! |---|---|
 //! | [`line`](mod@line) | a TCP proxy between a process and ZooKeeper that can be cut |
+//! | [`frames`] | pure: ZooKeeper's requests and replies in a stream of bytes |
+//! | [`cut_replies`] | pure: which replies to multis such a line cuts off, by count |
 //! | [`schedule`] | pure: a seed in, faults out |
 //! | [`chaos`] | a herd of processes, the faults of a schedule, and two verdicts: safe, and live once healed |
 
 pub mod chaos;
+pub mod cut_replies;
+pub mod frames;
 mod herd;
 pub mod line;
 pub mod schedule;
