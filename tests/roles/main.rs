@@ -7,4 +7,5 @@ mod client;
 mod master;
 mod policy;
 mod stress;
+mod submission;
 mod worker;

@@ -73,10 +73,12 @@ enum Seal {
 }
 
 enum Submitted {
-    /// Sent or to be sent; not acknowledged.
+    /// Sent or to be sent; not acknowledged. Whatever is seen of it meanwhile is kept until then: an outcome that is
+    /// delivered and removed before the answer to its submission is known would let a second try make the task anew.
     Submitting {
         payload: Vec<u8>,
         reply: Option<Reply<TaskId>>,
+        seen: Seen,
     },
     Outstanding,
     /// Its znode is gone, or was not in a snapshot: the outcome is being read. `gone_since`: the znode was seen to go after
@@ -90,6 +92,15 @@ enum Submitted {
     Collecting,
     /// Delivered as dead: it stays, and may be retried by somebody.
     Dead,
+}
+
+/// What was seen of a task last, before its submission was acknowledged.
+enum Seen {
+    Nothing,
+    /// Its znode was set to this.
+    Set(Node),
+    /// Its znode was not there, or not any more.
+    Absent,
 }
 
 /// Why a session is given up.
@@ -194,7 +205,7 @@ impl Submitter {
         };
         let present = session.children(&self.id.data_path()).await?.unwrap_or_default();
         for n in present.iter().filter_map(|name| task_number(name).ok()) {
-            self.acknowledge(n);
+            self.acknowledge(n); // how far it is the mirror's snapshot will tell
         }
         // What was being read when the session ended is looked at again.
         for task in self.tasks.values_mut() {
@@ -270,7 +281,7 @@ impl Submitter {
                 (task, admitted) = self.door.opened(session, own), if all_is_in_the_tree => {
                     self.admit(task, admitted, &mut calls)?;
                 }
-                Some((n, submitted)) = calls.submitting.next() => self.submitted(n, submitted)?,
+                Some((n, submitted)) = calls.submitting.next() => self.submitted(n, submitted, &mut calls)?,
                 changes = mirror.next() => match changes {
                     Some(changes) => for change in changes {
                         self.change(change, &mut calls)?;
@@ -318,7 +329,7 @@ impl Submitter {
         let n = self.next;
         self.next += 1;
         calls.submit(&self.id.task(n), payload.clone());
-        self.tasks.insert(n, Submitted::Submitting { payload, reply: Some(reply) });
+        self.tasks.insert(n, Submitted::Submitting { payload, reply: Some(reply), seen: Seen::Nothing });
         self.unacknowledged += 1;
     }
 
@@ -335,10 +346,18 @@ impl Submitter {
         Ok(())
     }
 
-    fn submitted(&mut self, n: u32, submitted: Result<(), CommitError>) -> Result<(), End> {
+    fn submitted(&mut self, n: u32, submitted: Result<(), CommitError>, calls: &mut Calls) -> Result<(), End> {
         match submitted {
-            // There already: our own create, whose answer was lost. Nobody else submits to this job.
-            Ok(()) | Err(CommitError::Refused { refusal: Refusal::NodeExists, .. }) => self.acknowledge(n),
+            Ok(()) => match self.acknowledge(n) {
+                Some(Seen::Set(node)) => self.changed(n, node),
+                Some(Seen::Absent) => self.fetch(n, calls),
+                Some(Seen::Nothing) | None => {}
+            },
+            // There already: our own create. Nobody else submits to this job.
+            Err(CommitError::Refused { refusal: Refusal::NodeExists, .. }) => {
+                self.acknowledge(n);
+                self.fetch(n, calls);
+            }
             Err(CommitError::Guard(_)) => return Err(End::Rejoin),
             Err(CommitError::SessionOver(_)) => return Err(End::SessionOver),
             Err(CommitError::Refused { refusal, .. }) => {
@@ -351,28 +370,27 @@ impl Submitter {
         Ok(())
     }
 
-    /// The task is in the tree, or was.
-    fn acknowledge(&mut self, n: u32) {
-        if let Some(task @ Submitted::Submitting { .. }) = self.tasks.get_mut(&n)
-            && let Submitted::Submitting { reply, .. } = std::mem::replace(task, Submitted::Outstanding)
-        {
-            self.acknowledged += 1;
-            self.unacknowledged -= 1;
-            if let Some(reply) = reply {
-                let _ = reply.send(Ok(self.id.task(n)));
-            }
+    /// The task is in the tree, or was; what was seen of it before that was known.
+    fn acknowledge(&mut self, n: u32) -> Option<Seen> {
+        let task = self.tasks.get_mut(&n).filter(|task| matches!(task, Submitted::Submitting { .. }))?;
+        let Submitted::Submitting { reply, seen, .. } = std::mem::replace(task, Submitted::Outstanding) else {
+            return None;
+        };
+        self.acknowledged += 1;
+        self.unacknowledged -= 1;
+        if let Some(reply) = reply {
+            let _ = reply.send(Ok(self.id.task(n)));
         }
+        Some(seen)
     }
 
     fn change(&mut self, change: Change, calls: &mut Calls) -> Result<(), End> {
         match change {
             Change::Snapshot { nodes, .. } => {
                 let named = nodes.into_iter().filter_map(|(name, node)| Some((task_number(&name).ok()?, node?)));
-                let present: HashMap<u32, Node> = named.collect();
-                let outstanding = |(n, task): (&u32, &Submitted)| matches!(task, Submitted::Outstanding).then_some(*n);
-                let outstanding: Vec<u32> = self.tasks.iter().filter_map(outstanding).collect();
-                for n in outstanding {
-                    match present.get(&n) {
+                let mut present: HashMap<u32, Node> = named.collect();
+                for n in self.tasks.keys().copied().collect::<Vec<_>>() {
+                    match present.remove(&n) {
                         // Absent, or submitted since the snapshot was read: the payload's version tells.
                         None => self.fetch(n, calls),
                         Some(node) => self.changed(n, node),
@@ -382,13 +400,11 @@ impl Submitter {
             Change::Created(..) | Change::Changed(_, None) => {}
             Change::Changed(name, Some(node)) => {
                 if let Ok(n) = task_number(&name) {
-                    self.acknowledge(n);
-                    self.changed(n, &node);
+                    self.changed(n, node);
                 }
             }
             Change::Deleted(name) => {
                 if let Ok(n) = task_number(&name) {
-                    self.acknowledge(n);
                     self.fetch(n, calls);
                 }
             }
@@ -397,7 +413,12 @@ impl Submitter {
         Ok(())
     }
 
-    fn changed(&mut self, n: u32, node: &Node) {
+    /// The task's znode is there, and holds this.
+    fn changed(&mut self, n: u32, node: Node) {
+        if let Some(Submitted::Submitting { seen, .. }) = self.tasks.get_mut(&n) {
+            *seen = Seen::Set(node);
+            return;
+        }
         let Ok(state) = TaskState::from_json(&node.data) else { return };
         match (self.tasks.get(&n), state.dead) {
             (Some(Submitted::Outstanding | Submitted::Fetching { .. }), true) => {
@@ -409,6 +430,7 @@ impl Submitter {
         }
     }
 
+    /// The task's znode is not there: its outcome is read, once the task is known to have been there.
     fn fetch(&mut self, n: u32, calls: &mut Calls) {
         match self.tasks.get_mut(&n) {
             Some(task @ Submitted::Outstanding) => {
@@ -421,7 +443,8 @@ impl Submitter {
                 *task = Submitted::Fetching { gone_since: true };
                 calls.fetch(&self.id.task(n));
             }
-            Some(Submitted::Submitting { .. } | Submitted::Delivered(_) | Submitted::Collecting) | None => {}
+            Some(Submitted::Submitting { seen, .. }) => *seen = Seen::Absent,
+            Some(Submitted::Delivered(_) | Submitted::Collecting) | None => {}
         }
     }
 
