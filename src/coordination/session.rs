@@ -5,7 +5,7 @@
 //!
 //! Rules kept here: no call is sent while disconnected; at most 256 calls or 4 MiB are in flight; a request over
 //! [`REQUEST_BYTES_MAX`] is refused before it can make the server drop the connection; only what the ZooKeeper leader
-//! acknowledged renews the [`Lease`], and an idle session proves its life with a sync every T/5; [`Session::close`]
+//! acknowledged renews the [`Lease`], and an idle session proves its life with a sync every T/10; [`Session::close`]
 //! waits until the server has removed the ephemerals.
 
 use std::fmt;
