@@ -50,6 +50,8 @@
 //! # }
 //! ```
 
+#![warn(clippy::print_stdout, clippy::print_stderr)] // they panic where nobody takes it: cli::say and cli::note do not
+
 pub mod audit;
 pub mod cli;
 pub mod coordination;

@@ -1,6 +1,8 @@
 //! The three programs as a person meets them: what they print, and with which code they end.
 
 mod support;
+#[path = "cli/writing.rs"]
+mod writing;
 
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};

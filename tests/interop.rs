@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use serde_json::{Value, json};
-use support::{connect, eventually, fresh_config, until};
+use support::{all, connect, eventually, fresh_config, until};
 
 use herdsman::roles::client::{JobSpec, open};
 use support::herd::{master, worker};
@@ -81,13 +81,13 @@ async fn a_python_worker_runs_a_kind_of_its_own_beside_ours() {
     });
     let name = name.await.expect("no panic");
     assert!(name.starts_with("python-"), "it did not register: {name:?}");
-    let (job, mut results) = open(&config, JobSpec::new("upper"), &mut rand::rng()).await.expect("opened");
+    let (job, results) = open(&config, JobSpec::new("upper"), &mut rand::rng()).await.expect("opened");
     for n in 0..50 {
         job.submit(format!("task {n}").into_bytes()).await.expect("submitted");
     }
     job.seal().await.expect("sealed");
     let mut seen = Vec::new();
-    while let Some(finished) = results.next().await.expect("the herd lives") {
+    for finished in all(results).await {
         assert!(finished.is_done(), "{finished:?}");
         assert_eq!(finished.worker.as_deref(), Some(name.as_str()));
         seen.push(finished.result.as_str().expect("text").to_owned());

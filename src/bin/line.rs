@@ -1,5 +1,7 @@
 //! `line`: a TCP proxy on loopback between a process and ZooKeeper, steered through standard input.
 
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -36,7 +38,7 @@ fn main() -> ExitCode {
             Ok(line) => line,
             Err(error) => return cli::complain(&format!("no loopback port to be had: {error}"), None, Exit::Failed),
         };
-        println!("{}", line.address());
+        cli::say(&format!("{}\n", line.address()));
         let mut commands = BufReader::new(tokio::io::stdin()).lines();
         while let Ok(Some(command)) = commands.next_line().await {
             match command.split_whitespace().collect::<Vec<_>>()[..] {

@@ -1,5 +1,7 @@
 //! `master`: stands for leader, and assigns tasks while it leads.
 
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 use std::process::ExitCode;
 use std::time::Duration;
 

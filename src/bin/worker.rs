@@ -1,5 +1,7 @@
 //! `worker`: runs the tasks that the leader assigns to it.
 
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 use std::process::ExitCode;
 use std::time::Duration;
 

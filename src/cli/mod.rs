@@ -3,10 +3,10 @@
 //! Results go to stdout, everything else to stderr. A flag wins over its environment variable, and that over the
 //! default; `--help` shows all three.
 
+mod print;
 pub mod report;
 
 use std::fmt;
-use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -14,12 +14,14 @@ use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
 
+pub use print::{ended, note, say, try_say};
+
 use crate::coordination::{ConnectError, ConnectString, SessionConfig, paths};
 use crate::handlers::in_handler;
 use crate::roles::client::ClientError;
 
 /// The end of each program's `--help`.
-pub const EXIT_CODES: &str = "Exit codes:\n  0  done\n  1  a task failed\n  2  usage\n  3  not found\n  4  ZooKeeper \
+pub const EXIT_CODES: &str = "Exit codes:\n  0  done\n  1  a task failed, or what was to be printed could not be\n  2  usage\n  3  not found\n  4  ZooKeeper \
                               lost or unreachable\n  130  interrupted";
 
 /// How a program ends.
@@ -27,7 +29,7 @@ pub const EXIT_CODES: &str = "Exit codes:\n  0  done\n  1  a task failed\n  2  u
 pub enum Exit {
     /// Done.
     Done = 0,
-    /// A task failed.
+    /// A task failed, or what was to be printed could not be.
     Failed = 1,
     /// Wrong flags, or input that cannot be used.
     Usage = 2,
@@ -110,11 +112,12 @@ pub fn name(text: &str) -> Result<String, String> {
 pub fn start_logging(format: LogFormat, default_level: &str) {
     let directives = std::env::var("HERDSMAN_LOG").unwrap_or_else(|_| format!("{default_level},zookeeper_client=off"));
     let filter = EnvFilter::try_new(&directives).unwrap_or_else(|error| {
-        eprintln!("warning: HERDSMAN_LOG={directives} is ignored: {error}");
+        note(format_args!("warning: HERDSMAN_LOG={directives} is ignored: {error}"));
         EnvFilter::new(default_level)
     });
     let logs = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
+        .log_internal_errors(false) // it would panic where stderr takes nothing
         .with_env_filter(filter)
         .with_target(false)
         .with_span_events(FmtSpan::NONE)
@@ -149,23 +152,17 @@ pub fn run(program: impl Future<Output = Exit>) -> ExitCode {
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => {
             let exit = runtime.block_on(program);
-            let _ = std::io::stdout().flush();
-            std::process::exit(exit as i32)
+            std::process::exit(ended(exit) as i32)
         }
         Err(error) => complain(&format!("cannot start: {error}"), None, Exit::Failed).into(),
     }
 }
 
-/// Writes to stdout, whose reader may have gone: `client status | head -1` is no error.
-pub fn say(text: &str) {
-    let _ = std::io::stdout().lock().write_all(text.as_bytes());
-}
-
 /// Says what failed, and what to do about it.
 pub fn complain(error: &dyn fmt::Display, hint: Option<&str>, exit: Exit) -> Exit {
-    eprintln!("error: {error}");
+    note(format_args!("error: {error}"));
     if let Some(hint) = hint {
-        eprintln!("hint: {hint}");
+        note(format_args!("hint: {hint}"));
     }
     exit
 }
@@ -204,6 +201,10 @@ pub fn client_failed(error: &ClientError) -> Exit {
             Exit::Usage,
         ),
         ClientError::Spill(_) => complain(error, Some("--spill names a directory that can be written"), Exit::Usage),
+        ClientError::Undelivered { job, removed, .. } => {
+            let hint = format!("{removed} were written and removed; the rest is still there: `client results {job}`");
+            complain(error, Some(&hint), Exit::Failed)
+        }
         ClientError::Malformed { .. } => {
             complain(error, Some("delete or repair that znode; docs/protocol.md says what belongs there"), Exit::Failed)
         }

@@ -1,12 +1,14 @@
 //! How the client shows tasks, the herd and the tree.
 
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 
+use super::print::{Pending, Stream};
+use super::{note, say};
 use crate::records::{TaskId, TaskState, json_to_bytes};
 use crate::roles::client::view::TreeLine;
 use crate::roles::client::{Finished, FinishedStatus, Herd, JobInfo, JobView, LogLine, Tally};
@@ -29,6 +31,7 @@ pub struct Report {
     bar: ProgressBar,
     began: Instant,
     headed: bool,
+    pending: Pending,
     tally: Tally,
     dead: usize,
 }
@@ -46,56 +49,68 @@ impl Report {
             }
             _ => ProgressBar::hidden(),
         };
-        Report { output, bar, began: Instant::now(), headed: false, tally: Tally::default(), dead: 0 }
-    }
-
-    /// A task ended.
-    pub fn finished(&mut self, finished: &Finished) {
-        self.tally.count(finished);
-        self.dead += usize::from(finished.status == FinishedStatus::Dead);
-        self.bar.inc(1);
-        match self.output {
-            Output::Quiet => {}
-            Output::Json => self.print(&serde_json::to_string(finished).unwrap_or_default()),
-            Output::Table => match program_output(&finished.result) {
-                Some((stdout, stderr)) => self.program(finished, &stdout, &stderr),
-                None => self.row(finished),
-            },
+        Report {
+            output,
+            bar,
+            began: Instant::now(),
+            headed: false,
+            pending: Pending::default(),
+            tally: Tally::default(),
+            dead: 0,
         }
     }
 
-    fn print(&self, line: &str) {
-        self.bar.suspend(|| {
-            let _ = writeln!(std::io::stdout().lock(), "{line}");
-        });
+    /// Prints what has ended. Errors: stdout or stderr did not take all of it.
+    pub fn finished(&mut self, finished: &[Finished]) -> io::Result<()> {
+        for finished in finished {
+            self.tally.count(finished);
+            self.dead += usize::from(finished.status == FinishedStatus::Dead);
+            match self.output {
+                Output::Quiet => {}
+                Output::Json => self.line(&serde_json::to_string(finished).unwrap_or_default()),
+                Output::Table => match program_output(&finished.result) {
+                    Some((stdout, stderr)) => self.program(finished, &stdout, &stderr),
+                    None => self.row(finished),
+                },
+            }
+        }
+        self.bar.inc(finished.len() as u64);
+        let (bar, pending) = (&self.bar, &mut self.pending);
+        bar.suspend(|| pending.write())
     }
 
-    fn program(&self, finished: &Finished, stdout: &[u8], stderr: &[u8]) {
-        self.bar.suspend(|| {
-            let _ = std::io::stdout().lock().write_all(stdout);
-            let _ = std::io::stderr().lock().write_all(stderr);
-            for (name, field) in [("stdout", "stdout_dropped_bytes"), ("stderr", "stderr_dropped_bytes")] {
-                if let Some(bytes) = finished.result[field].as_u64() {
-                    eprintln!("task {}: {bytes} more bytes of {name} were dropped", finished.task);
-                }
+    fn line(&mut self, line: &str) {
+        let out = self.pending.to(Stream::Out);
+        out.extend_from_slice(line.as_bytes());
+        out.push(b'\n');
+    }
+
+    fn program(&mut self, finished: &Finished, stdout: &[u8], stderr: &[u8]) {
+        self.pending.to(Stream::Out).extend_from_slice(stdout);
+        let err = self.pending.to(Stream::Err);
+        err.extend_from_slice(stderr);
+        for (name, field) in [("stdout", "stdout_dropped_bytes"), ("stderr", "stderr_dropped_bytes")] {
+            if let Some(bytes) = finished.result[field].as_u64() {
+                let dropped = format!("task {}: {bytes} more bytes of {name} were dropped\n", finished.task);
+                err.extend_from_slice(dropped.as_bytes());
             }
-            if let Some(error) = &finished.error {
-                eprintln!("task {} {}: {error}", finished.task, finished.status);
-            }
-        });
+        }
+        if let Some(error) = &finished.error {
+            err.extend_from_slice(format!("task {} {}: {error}\n", finished.task, finished.status).as_bytes());
+        }
     }
 
     fn row(&mut self, finished: &Finished) {
         let width = finished.task.len().max(4);
         if !self.headed {
             self.headed = true;
-            self.print(&format!("{:width$}  {:9}  {:>8}  {:24}  RESULT", "TASK", "STATUS", "ATTEMPTS", "WORKER"));
+            self.line(&format!("{:width$}  {:9}  {:>8}  {:24}  RESULT", "TASK", "STATUS", "ATTEMPTS", "WORKER"));
         }
         let worker = finished.worker.as_deref().unwrap_or("-");
         let result = finished.error.clone().unwrap_or_else(|| one_line(&finished.result));
         let line =
             format!("{:width$}  {:9}  {:>8}  {worker:24}  {result}", finished.task, finished.status, finished.attempts);
-        self.print(line.trim_end());
+        self.line(line.trim_end());
     }
 
     /// How many of them are dead, and stay.
@@ -117,7 +132,8 @@ impl Report {
         let total = tally.done + tally.failed;
         if total > 1 && self.output != Output::Quiet {
             let rate = total as f64 / seconds.max(1e-6);
-            eprintln!("{total} tasks: {} done, {} failed in {seconds:.2} s ({rate:.0}/s)", tally.done, tally.failed);
+            let Tally { done, failed, .. } = tally;
+            note(format_args!("{total} tasks: {done} done, {failed} failed in {seconds:.2} s ({rate:.0}/s)"));
         }
         tally
     }
@@ -217,19 +233,19 @@ pub fn log(task: &TaskId, line: &LogLine) {
     let n = task.n;
     match line {
         LogLine::Printed { stream, text, missed } => {
-            let (mut out, mut err) = (std::io::stdout().lock(), std::io::stderr().lock());
-            let to: &mut dyn Write = if stream == "stdout" { &mut out } else { &mut err };
-            if *missed > 0 {
-                let _ = writeln!(to, "{n}: ... {missed} bytes of {stream} were not seen");
-            }
-            for line in text.lines() {
-                let _ = writeln!(to, "{n}: {line}");
+            let missed = (*missed > 0).then(|| format!("{n}: ... {missed} bytes of {stream} were not seen"));
+            let lines = text.lines().map(|line| format!("{n}: {line}"));
+            let lines = missed.into_iter().chain(lines).collect::<Vec<_>>().join("\n");
+            if stream == "stdout" {
+                say(&(lines + "\n"));
+            } else {
+                note(lines);
             }
         }
-        LogLine::Progress(done, message) => eprintln!("{n}: {:.0} % {message}", done * 100.0),
+        LogLine::Progress(done, message) => note(format_args!("{n}: {:.0} % {message}", done * 100.0)),
         LogLine::Ended(finished) => {
             let error = finished.error.as_deref().map(|error| format!(": {error}")).unwrap_or_default();
-            eprintln!("{n}: {}{error}", finished.status);
+            note(format_args!("{n}: {}{error}", finished.status));
         }
     }
 }

@@ -213,7 +213,7 @@ async fn collect(chaos: &Chaos, servers: &Servers) -> anyhow::Result<()> {
         for job in herd.jobs {
             let id = job.id.parse().map_err(anyhow::Error::msg)?;
             // Sealing it first, so that waiting has an end.
-            match client.results(&id, false, true, |_| {}).await {
+            match client.results(&id, false, true, |_| Ok(())).await {
                 Ok(_) | Err(ClientError::NotFound(_)) => {}
                 Err(error) => return Err(error).with_context(|| format!("collecting {id}")),
             }

@@ -1,14 +1,20 @@
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::future::join_all;
-use herdsman::coordination::SessionConfig;
+use herdsman::coordination::{Failure, Op, SessionConfig};
 use herdsman::faults::line::{Line, MULTI};
 use herdsman::records::DATA_BYTES_MAX;
-use herdsman::roles::client::{Client, ClientError, FinishedStatus, JobSpec, Limit, Selected, WhenFull, open};
+use herdsman::roles::client::{
+    Client, ClientError, Finished, FinishedStatus, JobSpec, Limit, Selected, WhenFull, open,
+};
+use tokio::runtime::Handle;
+use tokio::task::block_in_place;
 
 use crate::support::herd::{master, worker};
-use crate::support::{children, connect, fresh_config, through, until, zookeeper};
+use crate::support::{all, children, connect, fresh_config, next, through, try_next, until, zookeeper};
 
 /// A herd of one master and one worker, registered.
 async fn herd(config: &SessionConfig) -> impl Sized {
@@ -27,8 +33,7 @@ async fn submissions_whose_replies_are_lost_are_made_once_each() {
     let _herd = herd(&config).await;
     let line = Line::to(zookeeper()).await.expect("a port");
     line.cut_reply_to(MULTI); // the open itself
-    let (job, mut results) =
-        open(&through(&line, &config), JobSpec::new("echo"), &mut rand::rng()).await.expect("opened");
+    let (job, results) = open(&through(&line, &config), JobSpec::new("echo"), &mut rand::rng()).await.expect("opened");
     for round in 0..3 {
         line.cut_reply_to(MULTI);
         let submitted = join_all((0..100).map(|n| job.submit(format!("{round}-{n}").into_bytes()))).await;
@@ -36,7 +41,7 @@ async fn submissions_whose_replies_are_lost_are_made_once_each() {
     }
     job.seal().await.expect("sealed");
     let mut seen = BTreeSet::new();
-    while let Some(finished) = results.next().await.expect("the herd lives") {
+    for finished in all(results).await {
         assert!(seen.insert(finished.result.to_string()), "{finished:?} came twice");
     }
     assert_eq!(seen.len(), 300);
@@ -49,21 +54,24 @@ async fn a_submitter_whose_session_ends_rejoins_and_loses_nothing() {
     let config = fresh_config();
     let _herd = herd(&config).await;
     let line = Line::to(zookeeper()).await.expect("a port");
-    let (job, mut results) =
-        open(&through(&line, &config), JobSpec::new("echo"), &mut rand::rng()).await.expect("opened");
+    let (job, results) = open(&through(&line, &config), JobSpec::new("echo"), &mut rand::rng()).await.expect("opened");
     let first = join_all((0..50).map(|n| job.submit(format!("a{n}").into_bytes()))).await;
     assert!(first.iter().all(Result::is_ok));
     line.cut();
     let submit = join_all((0..50).map(|n| job.submit(format!("b{n}").into_bytes())));
+    let observer = connect(&config).await;
     let outage = async {
-        tokio::time::sleep(config.session_timeout * 2).await; // until the server has expired the session
+        until("the server has expired the session", async || {
+            children(&observer, &job.id().path()).await.iter().all(|name| name.parse::<u32>().is_ok())
+        })
+        .await;
         line.mend();
     };
     let (second, ()) = tokio::join!(submit, outage);
     assert!(second.iter().all(Result::is_ok));
     job.seal().await.expect("sealed");
     let mut seen = BTreeSet::new();
-    while let Some(finished) = results.next().await.expect("the herd lives") {
+    for finished in all(results).await {
         assert!(finished.is_done());
         assert!(seen.insert(finished.result.to_string()), "{finished:?} came twice");
     }
@@ -75,26 +83,49 @@ async fn a_job_sealed_by_somebody_else_takes_no_more_and_delivers_what_it_has() 
     let config = fresh_config();
     let _herd = herd(&config).await;
     let (job, mut results) = open(&config, JobSpec::new("echo"), &mut rand::rng()).await.expect("opened");
+    let id = job.id().clone();
     job.submit(b"mine".to_vec()).await.expect("submitted");
     let other = Client::connect(&config).await.expect("connected");
-    let refused = other.results(job.id(), false, false, |_| {}).await.expect_err("not sealed");
+    let refused = other.results(job.id(), false, false, |_| Ok(())).await.expect_err("not sealed");
     assert!(matches!(refused, ClientError::NotSealed(_)));
-    let peeked = other.results(job.id(), true, false, |_| {}).await.expect("looking is free");
+    let peeked = other.results(job.id(), true, false, |_| Ok(())).await.expect("looking is free");
     assert!(!peeked.sealed);
     let mut taken = 0;
     until("the other takes it over and gets the outcome", async || {
-        other.results(job.id(), false, true, |_| taken += 1).await.is_ok() && taken == 1
+        other
+            .results(job.id(), false, true, |some| {
+                taken += some.len();
+                Ok(())
+            })
+            .await
+            .is_ok()
+            && taken == 1
     })
     .await;
     let refused = job.submit(b"late".to_vec()).await.expect_err("sealed or closed");
     assert!(
-        matches!(refused, ClientError::Sealed(_) | ClientError::NotFound(_) | ClientError::Failed(_)),
+        matches!(
+            refused,
+            ClientError::Sealed(_) | ClientError::NotFound(_) | ClientError::Failed(Failure::SessionOver(_))
+        ),
         "{refused:?}"
     );
-    // Ours either saw the outcome before it was collected, or learns that it is gone; it does not hang.
+    // Ours was shown the outcome too, before it was collected, or is told that the job is gone; it is never told that all is well.
     drop(job);
-    while let Ok(Some(finished)) = results.next().await {
-        assert!(matches!(finished.status, FinishedStatus::Done | FinishedStatus::Gone));
+    let mut shown = 0;
+    let ended = loop {
+        match try_next(&mut results).await {
+            Ok(Some(finished)) => {
+                assert!(matches!(finished.status, FinishedStatus::Done | FinishedStatus::Gone), "{finished:?}");
+                shown += 1;
+            }
+            ended => break ended,
+        }
+    };
+    assert!(shown <= 1, "{shown} of one task");
+    match ended {
+        Ok(_) => assert_eq!(shown, 1),
+        Err(error) => assert!(matches!(&error, ClientError::NotFound(job) if *job == id), "{error:?}"),
     }
 }
 
@@ -102,7 +133,7 @@ async fn a_job_sealed_by_somebody_else_takes_no_more_and_delivers_what_it_has() 
 async fn an_oversized_payload_is_refused_and_its_neighbours_are_done() {
     let config = fresh_config();
     let _herd = herd(&config).await;
-    let (job, mut results) = open(&config, JobSpec::new("echo"), &mut rand::rng()).await.expect("opened");
+    let (job, results) = open(&config, JobSpec::new("echo"), &mut rand::rng()).await.expect("opened");
     let (small, large, largest) = tokio::join!(
         job.submit(b"small".to_vec()),
         job.submit(vec![b'x'; DATA_BYTES_MAX + 1]),
@@ -112,10 +143,7 @@ async fn an_oversized_payload_is_refused_and_its_neighbours_are_done() {
     let error = large.expect_err("too large").to_string();
     assert!(error.contains("524289") && error.contains("524288"), "{error}");
     job.seal().await.expect("sealed");
-    let mut statuses = Vec::new();
-    while let Some(finished) = results.next().await.expect("the herd lives") {
-        statuses.push((finished.status, finished.error));
-    }
+    let statuses: Vec<_> = all(results).await.into_iter().map(|finished| (finished.status, finished.error)).collect();
     assert_eq!(statuses.len(), 2);
     let failed = statuses.iter().find(|(status, _)| *status == FinishedStatus::Failed).expect("its echo is too large");
     assert!(failed.1.as_deref().is_some_and(|e| e.contains("the outcome has")), "{failed:?}");
@@ -137,14 +165,29 @@ async fn a_job_outlives_its_client_and_anybody_can_wait_for_it_and_collect_it_on
     let tally = client.wait(&id, |tally| most = most.max(tally.outstanding)).await.expect("waited");
     assert_eq!((tally.done, tally.failed, tally.outstanding), (8, 0, 0));
     assert!(most > 0, "progress was shown");
-    let (mut one, mut two) = (0, 0);
+    // Two at once, each of which has read everything before the other removes anything: both are shown all, and get through.
+    let reached = Arc::new(AtomicUsize::new(0));
+    let collect = |client: Client| {
+        let (id, reached, mut shown) = (id.clone(), reached.clone(), 0);
+        tokio::spawn(async move {
+            let meet = |some: &[Finished]| {
+                shown += some.len();
+                reached.fetch_add(1, Ordering::SeqCst);
+                block_in_place(|| {
+                    Handle::current()
+                        .block_on(until("both have read all", async || reached.load(Ordering::SeqCst) == 2))
+                });
+                Ok(())
+            };
+            let tally = client.results(&id, false, false, meet).await;
+            (tally.expect("it gets through").done, shown)
+        })
+    };
     let other = Client::connect(&config).await.expect("connected");
-    // Two at once: outcomes may be shown twice, but both get through.
-    let (a, b) =
-        tokio::join!(client.results(&id, false, false, |_| one += 1), other.results(&id, false, false, |_| two += 1));
-    assert!(a.is_ok() || b.is_ok(), "{a:?} {b:?}");
-    assert!(one + two >= 8);
-    let gone = client.results(&id, false, false, |_| {}).await.expect_err("closed");
+    let (a, b) = tokio::join!(collect(client), collect(other));
+    assert_eq!((a.expect("no panic"), b.expect("no panic")), ((8, 8), (8, 8)));
+    let client = Client::connect(&config).await.expect("connected");
+    let gone = client.results(&id, false, false, |_| Ok(())).await.expect_err("closed");
     assert!(matches!(gone, ClientError::NotFound(_)));
 }
 
@@ -159,9 +202,12 @@ async fn waiting_survives_the_end_of_its_session() {
     results.leave().await.expect("left");
     let line = Line::to(zookeeper()).await.expect("a port");
     let mut client = Client::connect(&through(&line, &config)).await.expect("connected");
+    let mark = Op::CreateEphemeral { path: "/session".to_owned(), data: Vec::new(), sequential: false };
+    client.session().write(mark).await.expect("created");
     let waiting = tokio::spawn(async move { client.wait(&id, |_| {}).await });
     line.cut();
-    tokio::time::sleep(config.session_timeout * 2).await; // until the server has expired the session
+    let observer = connect(&config).await;
+    until("the server has expired the session", async || observer.get("/session").await == Ok(None)).await;
     line.mend();
     assert_eq!(waiting.await.expect("no panic").expect("waited").done, 1);
 }
@@ -204,7 +250,7 @@ async fn a_job_that_does_not_exist_is_named() {
     let mut client = Client::connect(&config).await.expect("connected");
     let id = "nothing-0badcafe".parse().expect("an id");
     assert!(matches!(client.wait(&id, |_| {}).await, Err(ClientError::NotFound(_))));
-    assert!(matches!(client.results(&id, true, false, |_| {}).await, Err(ClientError::NotFound(_))));
+    assert!(matches!(client.results(&id, true, false, |_| Ok(())).await, Err(ClientError::NotFound(_))));
 }
 
 fn at_most(tasks_max: usize, when_full: WhenFull) -> JobSpec {
@@ -226,12 +272,12 @@ async fn a_full_tree_refuses_a_task_and_takes_it_when_outcomes_were_collected() 
     assert_eq!(refused.to_string(), "the tree holds 5 tasks, outstanding or not yet collected, and may hold 5");
     let _herd = herd(&config).await;
     for _ in 0..5 {
-        results.next().await.expect("the herd lives").expect("an outcome");
+        next(&mut results).await.expect("an outcome");
     }
     until("there is room again", async || job.submit(vec![6]).await.is_ok()).await;
     job.seal().await.expect("sealed");
-    assert_eq!(results.next().await.expect("the herd lives").map(|finished| finished.is_done()), Some(true));
-    assert_eq!(results.next().await.expect("closed"), None);
+    assert!(next(&mut results).await.expect("an outcome").is_done());
+    assert_eq!(next(&mut results).await, None, "closed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -247,7 +293,7 @@ async fn a_submitter_waits_for_room_and_the_tree_never_holds_more_than_it_may() 
     };
     let received = async {
         let mut count = 0;
-        while results.next().await.expect("the herd lives").is_some() {
+        while next(&mut results).await.is_some() {
             count += 1;
             assert!(children(&session, &id.data_path()).await.len() <= 10);
         }

@@ -3,11 +3,11 @@ use std::time::Duration;
 use herdsman::coordination::{Op, Session, SessionConfig};
 use herdsman::faults::line::Line;
 use herdsman::records::{JobRecord, MasterRecord, Policy, WorkerRecord};
-use herdsman::roles::client::{JobSpec, Results, open};
+use herdsman::roles::client::{Finished, JobSpec, Results, open};
 use serde_json::json;
 
 use crate::support::herd::{master, master_with_retention, worker};
-use crate::support::{children, connect, eventually, fresh_config, node, through, until, zookeeper};
+use crate::support::{all, children, connect, eventually, fresh_config, next, node, through, until, zookeeper};
 
 /// Submits `count` tasks of a kind and seals the job.
 async fn submit(config: &SessionConfig, kind: &str, payload: &str, count: usize) -> Results {
@@ -20,13 +20,10 @@ async fn submit(config: &SessionConfig, kind: &str, payload: &str, count: usize)
 }
 
 /// All outcomes must be done; returns the attempts of each.
-async fn collect(mut results: Results) -> Vec<u32> {
-    let mut attempts = Vec::new();
-    while let Some(finished) = results.next().await.expect("the herd lives") {
-        assert!(finished.is_done(), "{finished:?}");
-        attempts.push(finished.attempts);
-    }
-    attempts
+async fn collect(results: Results) -> Vec<u32> {
+    let finished = all(results).await;
+    assert!(finished.iter().all(Finished::is_done), "{finished:?}");
+    finished.iter().map(|finished| finished.attempts).collect()
 }
 
 async fn leader(session: &Session) -> Option<String> {
@@ -175,7 +172,7 @@ async fn what_nobody_collects_is_swept_after_the_retention_and_what_is_outstandi
     for (path, data) in [("/tasks/empty", record), ("/data/empty", Vec::new())] {
         session.write(Op::Create { path: path.to_owned(), data }).await.expect("created");
     }
-    let (open_job, mut open_results) = open(&config, JobSpec::new("echo"), &mut rand::rng()).await.expect("opened");
+    let (open_job, open_results) = open(&config, JobSpec::new("echo"), &mut rand::rng()).await.expect("opened");
     let attended = open_job.id().to_string();
     until("the outcomes, the job, and the empty one are gone", async || {
         children(&session, "/data").await == [attended.clone()] && children(&session, "/tasks").await.len() == 1
@@ -183,7 +180,7 @@ async fn what_nobody_collects_is_swept_after_the_retention_and_what_is_outstandi
     .await;
     open_job.submit(b"still open".to_vec()).await.expect("nobody sealed it");
     drop(open_job);
-    while open_results.next().await.expect("the herd lives").is_some() {}
+    assert_eq!(all(open_results).await.len(), 1);
     w.stop().await;
     let waiting = submit(&config, "echo", "x", 1).await;
     waiting.leave().await.expect("left");
@@ -232,7 +229,7 @@ async fn a_task_that_fails_at_first_is_attempted_again() {
     until("the roots are there", async || session.get("/tasks").await.is_ok_and(|n| n.is_some())).await;
     let (job, mut results) = open(&config, spec, &mut rand::rng()).await.expect("opened");
     job.submit(Vec::new()).await.expect("submitted");
-    let finished = results.next().await.expect("the herd lives").expect("an outcome");
+    let finished = next(&mut results).await.expect("an outcome");
     assert!(finished.is_done());
     assert_eq!((finished.attempts, &finished.result["stdout"]), (2, &json!("again\n")));
 }
@@ -262,7 +259,7 @@ async fn a_long_task_parked_behind_a_long_one_moves_to_a_worker_that_is_idle() {
     let _m = master(&config, "m");
     let _busy = worker(&config, "busy");
     until("it is there", async || children(&session, "/workers").await.len() == 1).await;
-    let (job, mut results) = open(&config, JobSpec::new("sleep"), &mut rand::rng()).await.expect("opened");
+    let (job, results) = open(&config, JobSpec::new("sleep"), &mut rand::rng()).await.expect("opened");
     // Many short ones open the window; the long ones behind them fill it.
     let short = (0..500).map(|_| job.submit(b"0".to_vec()));
     let long = (0..40).map(|_| job.submit(b"1".to_vec()));
@@ -270,7 +267,7 @@ async fn a_long_task_parked_behind_a_long_one_moves_to_a_worker_that_is_idle() {
     let _idle = worker(&config, "idle");
     job.seal().await.expect("sealed");
     let mut by_idle = 0;
-    while let Some(finished) = results.next().await.expect("the herd lives") {
+    for finished in all(results).await {
         assert_eq!(finished.attempts, 1);
         by_idle += usize::from(finished.worker.is_some_and(|worker| worker.starts_with("idle-")));
     }

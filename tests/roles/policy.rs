@@ -14,7 +14,7 @@ use herdsman::roles::client::{
 use serde_json::Value;
 
 use crate::support::herd::{Member, master, master_with_retention, worker, worker_with};
-use crate::support::{children, connect, fresh_config, through, until, zookeeper};
+use crate::support::{all, children, connect, fresh_config, is_gone, through, until, zookeeper};
 
 async fn herd(config: &SessionConfig) -> (Member, Member, Session) {
     let members = (master(config, "m"), worker(config, "w"));
@@ -43,14 +43,6 @@ async fn submitted(config: &SessionConfig, spec: JobSpec, tasks: u32) -> (JobId,
     }
     job.seal().await.expect("sealed");
     (job.id().clone(), results)
-}
-
-async fn all(mut results: Results) -> Vec<Finished> {
-    let mut all = Vec::new();
-    while let Some(finished) = results.next().await.expect("the herd lives") {
-        all.push(finished);
-    }
-    all
 }
 
 fn whole(job: &JobId) -> Selected {
@@ -110,7 +102,11 @@ async fn a_task_out_of_attempts_is_kept_as_dead_with_each_error_until_it_is_retr
     assert_eq!(client.retry(&whole(&job)).await.expect("retried"), 1);
     let mut client = client;
     assert_eq!(client.wait(&job, |_| {}).await.expect("waited").done, 1);
-    client.results(&job, false, false, |finished| assert_eq!(finished.attempts, 3)).await.expect("collected");
+    let attempted = |finished: &[Finished]| {
+        assert_eq!(finished.iter().map(|finished| finished.attempts).collect::<Vec<_>>(), [3]);
+        Ok(())
+    };
+    client.results(&job, false, false, attempted).await.expect("collected");
     assert!(children(&session, "/tasks").await.is_empty() && children(&session, "/data").await.is_empty());
 }
 
@@ -119,14 +115,17 @@ async fn an_attempt_that_takes_too_long_is_ended_with_its_program() {
     let config = fresh_config();
     let (_m, _w, _session) = herd(&config).await;
     let folder = tempfile::tempdir().expect("a folder");
-    let script = format!("sleep 3; echo late >> {}/late", folder.path().display());
+    let file = folder.path().join("pids");
+    let script = format!("sleep 100 & echo $! $$ > {0}.new; mv {0}.new {0}; wait", file.display());
     let policy = Policy { timeout_ms: Some(200), ..Policy::default() };
     let (_, results) = submitted(&config, shell(&script, policy), 1).await;
     let finished = all(results).await;
     let ended = (finished[0].status, finished[0].error.as_deref());
     assert_eq!(ended, (FinishedStatus::Failed, Some("timed out after 200ms")));
-    tokio::time::sleep(Duration::from_secs(4)).await; // the program would have written by now
-    assert_eq!(lines(&folder.path().join("late")), 0);
+    let pids = std::fs::read_to_string(&file).expect("it ran");
+    for pid in pids.split_whitespace() {
+        until("it is gone", async || is_gone(pid)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -417,13 +416,13 @@ async fn a_payload_over_the_limit_is_refused_or_travels_by_reference_and_its_res
 
     let folder = tempfile::tempdir().expect("a folder");
     let spilling = || JobSpec { spill: Some(folder.path().to_owned()), ..JobSpec::new("echo") };
-    let (job, mut results) = opened(&config, spilling()).await;
+    let (job, results) = opened(&config, spilling()).await;
     for payload in [large.clone(), b"=small".to_vec()] {
         job.submit(payload).await.expect("acknowledged");
     }
     job.seal().await.expect("sealed");
     let mut lengths = Vec::new();
-    while let Some(finished) = results.next().await.expect("the herd lives") {
+    for finished in all(results).await {
         assert!(finished.is_done(), "{:?}", finished.error);
         lengths.push(finished.result.as_str().expect("text").len());
     }

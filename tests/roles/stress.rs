@@ -13,7 +13,7 @@ use herdsman::stress::{Case, Load, Operation, Run, Tally, text};
 use serde_json::Value;
 
 use crate::support::herd::{Member, master, worker, worker_with};
-use crate::support::{LIMIT, children, config_at, connect, fresh_config, until, zookeeper};
+use crate::support::{LIMIT, all, children, config_at, connect, fresh_config, until, zookeeper};
 
 /// A service beside the herd: another chroot of the same server.
 async fn service() -> (String, Session) {
@@ -175,17 +175,15 @@ async fn a_generator_refuses_what_no_conductor_has_called() {
     let config = fresh_config();
     let _herd = (master(&config, "m"), generators(&config, "w", 1));
     herd_of(&config, 1).await;
-    let (job, mut results) = open(&config, JobSpec::new("zkbench"), &mut rand::rng()).await.expect("opened");
+    let (job, results) = open(&config, JobSpec::new("zkbench"), &mut rand::rng()).await.expect("opened");
     let alone = &load(zookeeper(), Case::Lifecycle, 1).deal(1)[0];
     let elsewhere = &Load { target: "192.0.2.1:2181".to_owned(), ..load("", Case::Lifecycle, 1) }.deal(1)[0];
     for payload in [serde_json::to_vec(alone), serde_json::to_vec(elsewhere), Ok(b"garbage".to_vec())] {
         job.submit(payload.expect("JSON")).await.expect("submitted");
     }
     job.seal().await.expect("sealed");
-    let mut errors = Vec::new();
-    while let Some(finished) = results.next().await.expect("the herd lives") {
-        errors.push(finished.error.expect("none is done"));
-    }
+    let finished = all(results).await.into_iter();
+    let errors: Vec<String> = finished.map(|finished| finished.error.expect("none is done")).collect();
     assert!(errors[0].contains("calls is gone"), "{errors:?}");
     assert!(errors[1].contains("not on this machine"), "{errors:?}");
     assert_eq!(errors.len(), 3);

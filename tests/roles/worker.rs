@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use crate::support::herd::{self, Member};
-use crate::support::{LIMIT, children, connect, eventually, fresh_config, node, through, until, zookeeper};
+use crate::support::{LIMIT, children, connect, eventually, fresh_config, is_gone, node, through, until, zookeeper};
 
 /// What a test does to a worker from outside.
 struct Bench {
@@ -416,11 +416,6 @@ async fn a_withdrawn_program_ends_with_everything_that_it_started() {
     let pids = eventually("the program runs", async || std::fs::read_to_string(&file).ok()).await;
     bench.assign(&worker, &[]).await;
     for pid in pids.split_whitespace() {
-        // A killed process that nobody has reaped is a zombie: state Z.
-        until("it is gone", async || {
-            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            stat.is_empty() || stat.contains(") Z ")
-        })
-        .await;
+        until("it is gone", async || is_gone(pid)).await;
     }
 }

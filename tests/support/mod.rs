@@ -13,11 +13,15 @@ use std::time::{Duration, Instant};
 
 use herdsman::coordination::{ConnectString, Node, Session, SessionConfig};
 use herdsman::faults::line::Line;
+use herdsman::roles::client::{ClientError, Finished, Results};
 
 /// From which all times in tests derive: T, the session timeout.
 pub const TIMEOUT: Duration = Duration::from_millis(2000);
 /// How long any state may take to come.
 pub const LIMIT: Duration = Duration::from_secs(20);
+/// How long an outcome may take beyond its task: less than any period after which something is looked at anew, so that what
+/// comes only then is a failure.
+pub const NEXT_LIMIT: Duration = Duration::from_secs(5);
 
 /// The server of this test program. It ends when its standard input does, that is, with this process.
 struct Server {
@@ -98,6 +102,12 @@ pub fn through(line: &Line, config: &SessionConfig) -> SessionConfig {
     config_at(&line.address(), &text[text.find('/').expect("tests have a chroot")..])
 }
 
+/// Whether a process has ended. A killed one that nobody has reaped is a zombie: state Z.
+pub fn is_gone(pid: &str) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.is_empty() || stat.contains(") Z ")
+}
+
 /// A session there.
 pub async fn connect(config: &SessionConfig) -> Session {
     Session::connect(config, LIMIT).await.expect("ZooKeeper is up")
@@ -118,6 +128,26 @@ pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>)
 /// Waits until `condition` holds.
 pub async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     eventually(what, async || condition().await.then_some(())).await;
+}
+
+/// The next outcome of a job whose tasks take no time to speak of, or `None` once it is closed.
+pub async fn next(results: &mut Results) -> Option<Finished> {
+    try_next(results).await.expect("the herd lives")
+}
+
+/// The same, where the herd may not live.
+pub async fn try_next(results: &mut Results) -> Result<Option<Finished>, ClientError> {
+    let next = tokio::time::timeout(NEXT_LIMIT, results.next()).await;
+    next.unwrap_or_else(|_| panic!("no outcome within {NEXT_LIMIT:?}"))
+}
+
+/// Every outcome of such a job, until it is closed.
+pub async fn all(mut results: Results) -> Vec<Finished> {
+    let mut all = Vec::new();
+    while let Some(finished) = next(&mut results).await {
+        all.push(finished);
+    }
+    all
 }
 
 /// A znode that must be there.

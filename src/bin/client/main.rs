@@ -1,5 +1,7 @@
 //! `client`: submits tasks, waits for them, collects their outcomes, and shows the herd.
 
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 mod policy;
 mod stress;
 mod submit;
@@ -151,7 +153,7 @@ fn main() -> ExitCode {
     cli::start_logging(cli.connect.log_format, "warn");
     if let Command::Audit { logs, chroot, settled, output } = &cli.command {
         let ending = if *settled { Ending::Settled } else { Ending::Open };
-        return audit(logs, chroot, ending, *output).into();
+        return cli::ended(audit(logs, chroot, ending, *output)).into();
     }
     cli::run(async {
         let shutdown = match Shutdown::on_signals() {
@@ -188,11 +190,11 @@ async fn look_with(client: &mut Client, command: Command) -> Result<Exit, Client
             let tally = waited?;
             match output {
                 Output::Quiet => {}
-                Output::Json => cli::say(&format!(
-                    "{}\n",
-                    serde_json::json!({ "job": job, "done": tally.done, "failed": tally.failed })
-                )),
-                Output::Table => cli::say(&format!("{job}: {} done, {} failed\n", tally.done, tally.failed)),
+                Output::Json => {
+                    let line = serde_json::json!({ "job": job, "done": tally.done, "failed": tally.failed });
+                    println(&line.to_string());
+                }
+                Output::Table => println(&format!("{job}: {} done, {} failed", tally.done, tally.failed)),
             }
             verdict(&tally)
         }
@@ -201,10 +203,10 @@ async fn look_with(client: &mut Client, command: Command) -> Result<Exit, Client
             let tally = client.results(&job, keep, seal, |finished| report.finished(finished)).await?;
             report.end();
             if tally.outstanding > 0 {
-                eprintln!(
+                cli::note(format_args!(
                     "{} tasks of {job} are outstanding; wait for them with `client wait {job}`",
                     tally.outstanding
-                );
+                ));
             }
             verdict(&tally)
         }

@@ -145,7 +145,7 @@ pub async fn stress(connect: &ConnectArgs, stress: Stress, shutdown: &Shutdown) 
             let error = format!("cannot write the page: {error:#}");
             return cli::complain(&error, Some("--report names a directory that can be written"), Exit::Failed);
         }
-        eprintln!("written: {}", directory.join("index.html").display());
+        cli::note(format_args!("written: {}", directory.join("index.html").display()));
     }
     Exit::Done
 }
@@ -154,9 +154,11 @@ pub async fn stress(connect: &ConnectArgs, stress: Stress, shutdown: &Shutdown) 
 fn progress() -> impl FnMut(Stage) {
     let mut bar = ProgressBar::hidden();
     move |stage| match stage {
-        Stage::Gathering(job, generators) => eprintln!("job {job}: {generators} load generators"),
+        Stage::Gathering(job, generators) => {
+            cli::note(format_args!("job {job}: {generators} load generators"));
+        }
         Stage::Begun(points) => {
-            eprintln!("all are there: begun");
+            cli::note("all are there: begun");
             if std::io::stderr().is_terminal() {
                 let style = ProgressStyle::with_template("{spinner} {bar:40.cyan/blue} {pos}/{len}  {elapsed}");
                 let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
@@ -170,7 +172,7 @@ fn progress() -> impl FnMut(Stage) {
                 bar.finish_and_clear();
             }
         }
-        Stage::Left(what) => eprintln!("warning: {what}"),
+        Stage::Left(what) => cli::note(format_args!("warning: {what}")),
     }
 }
 

@@ -126,7 +126,7 @@ pub async fn submit(connect: &ConnectArgs, submit: Submit, shutdown: &Shutdown) 
     let (job, mut results) = match opened {
         Ok(opened) => opened,
         Err(ClientError::KeyTaken { key, job }) => {
-            eprintln!("job {job} has the key '{key}' and has not ended: nothing was submitted");
+            cli::note(format_args!("job {job} has the key '{key}' and has not ended: nothing was submitted"));
             cli::say(&format!("{job}\n"));
             return Exit::Done;
         }
@@ -134,7 +134,7 @@ pub async fn submit(connect: &ConnectArgs, submit: Submit, shutdown: &Shutdown) 
     };
     let id = job.id().clone();
     if submit.wait && submit.output == Output::Table {
-        eprintln!("job {id}");
+        cli::note(format_args!("job {id}"));
     }
     let submitted = async {
         if submit.wait {
@@ -142,23 +142,28 @@ pub async fn submit(connect: &ConnectArgs, submit: Submit, shutdown: &Shutdown) 
         }
         send(&job, payloads, submit.rate).await?;
         job.seal().await?;
-        cli::say(&format!("{id}\n"));
+        if !cli::try_say(&format!("{id}\n")) {
+            cli::note(format_args!("job {id} was submitted"));
+        }
         Ok(Exit::Done)
     };
     let ended = tokio::select! {
-        submitted = submitted => submitted.unwrap_or_else(|error| cli::client_failed(&error)),
-        () = shutdown.requested() => Exit::Interrupted,
+        submitted = submitted => submitted,
+        () = shutdown.requested() => Ok(Exit::Interrupted),
     };
+    let goes_on = matches!(ended, Ok(Exit::Interrupted) | Err(ClientError::Undelivered { .. }));
+    let exit = ended.unwrap_or_else(|error| cli::client_failed(&error));
     // What was submitted is sealed, so that anybody can collect it, and the session closed.
     drop(job);
     let left = tokio::time::timeout(LEAVE_WITHIN, results.leave()).await;
-    if ended == Exit::Interrupted {
-        eprintln!("interrupted: job {id} goes on without this client; collect it with `client results {id}`");
-        if !matches!(left, Ok(Ok(()))) {
-            eprintln!("ZooKeeper did not answer in time: if the job is not sealed, add --seal");
-        }
+    if exit == Exit::Interrupted {
+        let collect = format!("collect it with `client results {id}`");
+        cli::note(format_args!("interrupted: job {id} goes on without this client; {collect}"));
     }
-    ended
+    if goes_on && !matches!(left, Ok(Ok(()))) {
+        cli::note("ZooKeeper did not answer in time: if the job is not sealed, add --seal");
+    }
+    exit
 }
 
 /// Submits and receives at the same time.
@@ -177,19 +182,27 @@ async fn attend(
         job.seal().await
     };
     tokio::pin!(submitting);
-    let (mut submitted, mut explained) = (false, false);
+    let (mut submitted, mut explained, mut printed) = (false, false, 0);
     loop {
         tokio::select! {
             sent = &mut submitting, if !submitted => {
                 match sent {
                     // What was submitted has ended, or will: it is received all the same.
-                    Err(error @ ClientError::Withdrawn { .. }) => eprintln!("{error}"),
+                    Err(error @ ClientError::Withdrawn { .. }) => cli::note(error),
                     sent => sent?,
                 }
                 submitted = true;
             }
             next = results.next() => match next? {
-                Some(finished) => report.finished(&finished),
+                Some(finished) => {
+                    if let Err(error) = report.finished(std::slice::from_ref(&finished)) {
+                        if !submitted {
+                            cli::note("not all is submitted: the job stays as it is now");
+                        }
+                        return Err(ClientError::Undelivered { job: id, error, removed: printed });
+                    }
+                    printed += 1; // asking for the next removes it
+                }
                 None => break,
             },
             () = tokio::time::sleep(EXPLAIN_AFTER), if !explained => {
@@ -199,7 +212,8 @@ async fn attend(
         }
     }
     if report.dead() > 0 {
-        eprintln!("{} tasks are dead and stay: `client retry {id}`, or `client forget {id}`", report.dead());
+        let dead = report.dead();
+        cli::note(format_args!("{dead} tasks are dead and stay: `client retry {id}`, or `client forget {id}`"));
     }
     Ok(verdict(&report.end()))
 }
@@ -209,7 +223,7 @@ async fn explain(connect: &ConnectArgs, job: &JobId) {
     let Ok(client) = Client::connect(&connect.session(false)).await else { return };
     let selected = Selected { job: job.clone(), tasks: None };
     for reason in client.explain(&selected).await.unwrap_or_default() {
-        eprintln!("still waiting: {reason}");
+        cli::note(format_args!("still waiting: {reason}"));
     }
     client.close().await;
 }

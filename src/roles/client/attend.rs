@@ -2,9 +2,10 @@
 //! became of the one that submitted it.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::time::Duration;
 
-use futures::future::join_all;
+use futures::future::{join, join_all};
 use tokio::time::sleep;
 
 use super::manage::already_gone;
@@ -130,17 +131,16 @@ impl Client {
     }
 
     async fn tally(&self, job: &JobId) -> Result<Tally, ClientError> {
-        let mut tally = Tally { sealed: true, ..Tally::default() };
-        let ended = self.all_ended(job, &mut |finished, _| tally.count(&finished)).await?;
-        tally.outstanding = ended.outstanding;
-        Ok(tally)
+        Ok(Tally { sealed: true, ..self.all_ended(job, None, &mut |_| Ok(())).await?.tally })
     }
 
-    /// Reads what has ended, oldest task first, some at a time; hands each over with whether it left an outcome.
+    /// Reads what has ended, oldest task first, some at a time, and hands it over: outcomes, then dead tasks. With a `remover`
+    /// the outcomes that were taken are removed, while the next are read.
     async fn all_ended(
         &self,
         job: &JobId,
-        each: &mut (impl FnMut(Finished, bool) + Send),
+        remover: Option<&Committer>,
+        deliver: &mut (impl FnMut(&[Finished]) -> io::Result<()> + Send),
     ) -> Result<Ended, ClientError> {
         let reader = Reader::start(self.session.clone());
         let names = |names: Option<Vec<String>>| {
@@ -148,84 +148,98 @@ impl Client {
             numbers.sort_unstable();
             numbers
         };
-        let (mut outcomes, mut ended) = (Vec::new(), Ended::default());
+        let remove = |tasks: Vec<TaskId>| async move {
+            let Some(remover) = remover else { return Ok(0) };
+            let delete = |task: &TaskId| remover.commit(vec![Op::Delete { path: task.data_path(), version: Some(1) }]);
+            for removed in join_all(tasks.iter().map(delete)).await {
+                removed.or_else(already_gone)?;
+            }
+            Ok::<usize, ClientError>(tasks.len())
+        };
+        let (mut ended, mut taken, mut removed) = (Ended::default(), Vec::new(), 0);
+        let mut hand_over = |finished: &[Finished], removed| {
+            let delivered = if finished.is_empty() { Ok(()) } else { deliver(finished) };
+            delivered.map_err(|error| ClientError::Undelivered { job: job.clone(), error, removed })
+        };
         for numbers in names(self.session.children(&job.data_path()).await?).chunks(CHUNK) {
             let tasks: Vec<TaskId> = numbers.iter().map(|n| job.task(*n)).collect();
-            let nodes = join_all(tasks.iter().map(|task| reader.read(task.data_path()))).await;
+            let reads = join_all(tasks.iter().map(|task| reader.read(task.data_path())));
+            let (nodes, removal) = join(reads, remove(std::mem::take(&mut taken))).await;
+            removed += removal?;
+            let mut finished = Vec::new();
             for (task, node) in tasks.into_iter().zip(nodes) {
                 if let Some(node) = node?.filter(|node| node.version > 0) {
-                    each(Finished::with_outcome(&task, &node.data), true);
-                    outcomes.push(task);
+                    finished.push(Finished::with_outcome(&task, &node.data));
+                    taken.push(task);
                 }
             }
+            hand_over(&finished, removed)?;
+            finished.iter().for_each(|finished| ended.tally.count(finished));
         }
+        removed += remove(taken).await?;
         for numbers in names(self.session.children(&job.path()).await?).chunks(CHUNK) {
             let tasks: Vec<TaskId> = numbers.iter().map(|n| job.task(*n)).collect();
             let nodes = join_all(tasks.iter().map(|task| reader.read(task.path()))).await;
+            let mut finished = Vec::new();
             for (task, node) in tasks.into_iter().zip(nodes) {
                 match node?.map(|node| TaskState::from_json(&node.data)) {
-                    Some(Ok(state)) if state.dead => {
-                        each(Finished::dead(&task, &state), false);
-                        ended.dead += 1;
-                    }
-                    Some(_) => ended.outstanding += 1,
+                    Some(Ok(state)) if state.dead => finished.push(Finished::dead(&task, &state)),
+                    Some(_) => ended.tally.outstanding += 1,
                     None => {}
                 }
             }
+            hand_over(&finished, removed)?;
+            finished.iter().for_each(|finished| ended.tally.count(finished));
+            ended.dead += finished.len();
         }
-        ended.outcomes = outcomes;
         Ok(ended)
     }
 
-    /// Delivers every outcome that is there, and then removes it, unless `keep`; closes the job once nothing is left. Dead
-    /// tasks are delivered, and stay.
+    /// Delivers every outcome that is there, some at a time, and removes those that were taken, unless `keep`; closes the job
+    /// once nothing is left. Dead tasks are delivered, and stay.
     /// With `seal`, seals the job first: its submitter, if it lives, can submit nothing more.
     ///
-    /// Errors: no such job; not sealed, and neither `keep` nor `seal` given.
+    /// `deliver` may see an outcome again in a later call of this function: where it failed, what it was given stays, and so
+    /// does all that comes after; and where this client ends between delivering and removing.
+    ///
+    /// Errors: no such job; not sealed, and neither `keep` nor `seal` given; or `deliver` failed.
     pub async fn results(
         &self,
         job: &JobId,
         keep: bool,
         seal: bool,
-        mut deliver: impl FnMut(&Finished) + Send,
+        mut deliver: impl FnMut(&[Finished]) -> io::Result<()> + Send,
     ) -> Result<Tally, ClientError> {
         let sealed = if seal {
             self.set_record(job, |record| record.sealed = true).await?.sealed
         } else {
             self.record(job).await?.0.sealed
         };
-        if !sealed && !keep {
+        if keep {
+            return Ok(Tally { sealed, ..self.all_ended(job, None, &mut deliver).await?.tally });
+        }
+        if !sealed {
             return Err(ClientError::NotSealed(job.clone()));
         }
         let client = job.client_path(&paths::uid(&mut rand::rng()));
-        if !keep {
-            show(&self.session, &client).await?;
-        }
-        let mut tally = Tally { sealed, ..Tally::default() };
-        let mut count = |finished: Finished, _| {
-            tally.count(&finished);
-            deliver(&finished);
-        };
-        let ended = self.all_ended(job, &mut count).await?;
-        tally.outstanding = ended.outstanding;
-        if !keep {
-            let committer = Committer::start(self.session.clone(), None);
-            let delete =
-                |task: &TaskId| committer.commit(vec![Op::Delete { path: task.data_path(), version: Some(1) }]);
-            for removed in join_all(ended.outcomes.iter().map(delete)).await {
-                removed.or_else(already_gone)?;
-            }
-            if ended.outstanding > 0 || ended.dead > 0 || !close(&self.session, job).await? {
+        show(&self.session, &client).await?;
+        let committer = Committer::start(self.session.clone(), None);
+        let ended = match self.all_ended(job, Some(&committer), &mut deliver).await {
+            Err(error @ ClientError::Undelivered { .. }) => {
                 self.delete(client).await?;
+                return Err(error);
             }
+            ended => ended?,
+        };
+        if ended.tally.outstanding > 0 || ended.dead > 0 || !close(&self.session, job).await? {
+            self.delete(client).await?;
         }
-        Ok(tally)
+        Ok(Tally { sealed, ..ended.tally })
     }
 }
 
 #[derive(Default)]
 struct Ended {
-    outcomes: Vec<TaskId>,
+    tally: Tally,
     dead: usize,
-    outstanding: usize,
 }

@@ -92,6 +92,16 @@ pub enum ClientError {
     /// A large payload cannot be kept where the job says.
     #[error("cannot keep a payload in the spill directory: {0}")]
     Spill(#[from] std::io::Error),
+    /// Whoever was to take the outcomes could not. What had not been taken is in the tree.
+    #[error("not all outcomes of {job} were delivered: {error}")]
+    Undelivered {
+        /// Whose.
+        job: JobId,
+        /// Why not.
+        error: std::io::Error,
+        /// How many had been taken before, and were removed.
+        removed: usize,
+    },
     /// The tree holds as many tasks as it may.
     #[error("the tree holds {tasks} tasks, outstanding or not yet collected, and may hold {tasks_max}")]
     Full {
