@@ -1,10 +1,10 @@
-use std::time::Duration;
+use std::pin::pin;
 
 use herdsman::coordination::election::Election;
 use herdsman::coordination::{Candidacy, Failure, Leadership, MultiFailure, Op, Refusal, Session, State};
 use herdsman::faults::line::{Line, MULTI};
 
-use crate::support::{children, connect, fresh_config, node, through, until, zookeeper};
+use crate::support::{LIMIT, children, connect, fresh_config, node, through, until, zookeeper};
 
 async fn root(session: &Session) {
     session.write(Op::Create { path: "/master".to_owned(), data: Vec::new() }).await.expect("created");
@@ -21,6 +21,22 @@ async fn win(candidacy: Candidacy) -> Leadership {
     }
 }
 
+/// That `waiting` goes on waiting though it has seen how things are. It asks on `session`, which answers in the order of the
+/// requests: before each answer to one of ours came an answer to one of its, and it looks with fewer than these.
+async fn still_waits(session: &Session, waiting: &mut (impl Future + Unpin)) {
+    session.settle().await.expect("connected");
+    let answers = async {
+        for _ in 0..20 {
+            session.get("/master").await.expect("connected");
+        }
+    };
+    tokio::select! {
+        biased;
+        _ = waiting => panic!("it waits no longer"),
+        () = answers => {}
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_lowest_number_leads_and_the_one_behind_it_follows() {
     let config = fresh_config();
@@ -31,14 +47,14 @@ async fn the_lowest_number_leads_and_the_one_behind_it_follows() {
     let second = enter(&sessions[1], "mm").await;
     let third = enter(&sessions[2], "aa").await;
     let leader = win(first).await;
-    let second = tokio::spawn(win(second));
-    let third = tokio::spawn(win(third));
-    assert!(!second.is_finished() && !third.is_finished());
+    let (mut second, mut third) = (pin!(win(second)), pin!(win(third)));
+    still_waits(&sessions[1], &mut second).await;
+    still_waits(&sessions[2], &mut third).await;
     leader.resign().await;
-    let leader = second.await.expect("no panic");
-    assert!(!third.is_finished(), "one resignation makes one leader");
+    let leader = second.await;
+    still_waits(&sessions[2], &mut third).await; // one resignation makes one leader
     leader.resign().await;
-    third.await.expect("no panic");
+    third.await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -48,13 +64,13 @@ async fn the_death_of_a_candidate_in_the_middle_makes_nobody_leader() {
     root(&sessions[0]).await;
     let leader = win(enter(&sessions[0], "a").await).await;
     let _second = enter(&sessions[1], "b").await;
-    let third = tokio::spawn(win(enter(&sessions[2], "c").await));
+    let mut third = pin!(win(enter(&sessions[2], "c").await));
+    still_waits(&sessions[2], &mut third).await; // it watches the second
     sessions[1].close().await;
     until("the second is gone", async || children(&sessions[0], "/master").await.len() == 2).await;
-    sessions[2].settle().await.expect("connected"); // its watch has fired and it has looked again
-    assert!(!third.is_finished());
+    still_waits(&sessions[2], &mut third).await; // its watch has fired, and it has looked again
     leader.resign().await;
-    third.await.expect("no panic");
+    third.await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -111,15 +127,16 @@ async fn hazard_17_a_short_disconnect_does_not_end_a_leadership() {
     let line = Line::to(zookeeper()).await.expect("a port");
     let session = connect(&through(&line, &config)).await;
     let leadership = win(enter(&session, "a").await).await;
-    let lost = tokio::spawn(leadership.lost());
+    let mut lost = pin!(leadership.lost());
+    still_waits(&session, &mut lost).await;
     line.cut();
     session.status().wait_for(|s| s.state == State::Disconnected).await.expect("noticed");
     line.mend();
     session.settle().await.expect("the session lives");
     session.multi(&[leadership.guard()]).await.expect("still the leader");
-    assert!(!lost.is_finished());
+    still_waits(&session, &mut lost).await;
     observer.write(Op::Delete { path: leadership.path().to_owned(), version: None }).await.expect("deleted");
-    tokio::time::timeout(Duration::from_secs(10), lost).await.expect("it notices").expect("no panic");
+    tokio::time::timeout(LIMIT, lost).await.expect("it notices");
 }
 
 #[tokio::test(flavor = "multi_thread")]

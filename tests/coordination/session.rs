@@ -1,5 +1,7 @@
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
+use futures::poll;
 use herdsman::coordination::op::REQUEST_BYTES_MAX;
 use herdsman::coordination::watch::Event;
 use herdsman::coordination::{ConnectError, Failure, Op, Refusal, Registration, Session, State};
@@ -13,6 +15,11 @@ fn create(path: &str) -> Op {
 
 fn ephemeral(path: &str) -> Op {
     Op::CreateEphemeral { path: path.to_owned(), data: Vec::new(), sequential: false }
+}
+
+/// Each time that it is made there is another.
+fn numbered(prefix: &str) -> Op {
+    Op::CreateEphemeral { path: prefix.to_owned(), data: Vec::new(), sequential: true }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -70,14 +77,16 @@ async fn hazard_10_a_call_made_while_disconnected_waits_and_is_made_once() {
     line.cut();
     let mut status = session.status();
     status.wait_for(|s| s.state == State::Disconnected).await.expect("noticed");
-    let waiting = tokio::spawn({
-        let session = session.clone();
-        async move { session.write(create("/later")).await }
-    });
-    assert_eq!(observer.get("/later").await, Ok(None));
+    // Made twice, there would be two.
+    let mut waiting = pin!(session.write(numbered("/later-")));
+    assert!(poll!(&mut waiting).is_pending(), "made, and not answered");
+    observer.sync().await.expect("connected");
+    assert_eq!(children(&observer, "/").await, [""; 0]);
     line.mend();
-    waiting.await.expect("no panic").expect("created");
-    node(&observer, "/later").await;
+    let created = waiting.await.expect("created").expect("a path");
+    session.settle().await.expect("connected");
+    observer.sync().await.expect("connected");
+    assert_eq!(children(&observer, "/").await, [&created[1..]]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -168,10 +168,13 @@ async fn what_nobody_collects_is_swept_after_the_retention_and_what_is_outstandi
     let results = submit(&config, "echo", "x", 700).await; // more than one round
     results.leave().await.expect("left");
     // One whose client is gone without having submitted anything, and one whose client attends it.
-    let record = JobRecord::new("echo", vec![], Policy::default()).to_json();
-    for (path, data) in [("/tasks/empty", record), ("/data/empty", Vec::new())] {
-        session.write(Op::Create { path: path.to_owned(), data }).await.expect("created");
-    }
+    let empty_job = async || {
+        let record = JobRecord::new("echo", vec![], Policy::default()).to_json();
+        for (path, data) in [("/tasks/empty", record), ("/data/empty", Vec::new())] {
+            session.write(Op::Create { path: path.to_owned(), data }).await.expect("created");
+        }
+    };
+    empty_job().await;
     let (open_job, open_results) = open(&config, JobSpec::new("echo"), &mut rand::rng()).await.expect("opened");
     let attended = open_job.id().to_string();
     until("the outcomes, the job, and the empty one are gone", async || {
@@ -184,9 +187,13 @@ async fn what_nobody_collects_is_swept_after_the_retention_and_what_is_outstandi
     w.stop().await;
     let waiting = submit(&config, "echo", "x", 1).await;
     waiting.leave().await.expect("left");
-    tokio::time::sleep(Duration::from_millis(1500)).await; // several rounds of sweeping
-    assert_eq!(children(&session, "/tasks").await.len(), 1);
-    assert_eq!(children(&session, "/data").await.len(), 1);
+    // What is swept is younger than what is outstanding, each time.
+    for _ in 0..2 {
+        empty_job().await;
+        until("it is swept", async || session.get("/tasks/empty").await == Ok(None)).await;
+        assert_eq!(children(&session, "/tasks").await.len(), 1);
+        assert_eq!(children(&session, "/data").await.len(), 1);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
