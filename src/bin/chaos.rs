@@ -89,8 +89,9 @@ fn report(outcome: &Outcome) -> Exit {
     for (fault, count) in &outcome.faults {
         println!("              {count:4}  {fault}");
     }
+    println!("              {} replies to writes were cut off", outcome.replies_cut);
     println!(
-        "tasks         {} submitted, {} ended, {} executed",
+        "tasks         {} submitted, {} ended; {} executions witnessed",
         figures.submitted,
         figures.ended(),
         outcome.executions
@@ -111,10 +112,15 @@ fn report(outcome: &Outcome) -> Exit {
     println!("refused       {} transactions, {} of them by a guard", figures.refused, figures.fenced);
     println!("healed        everything had ended after {:.1} s", outcome.ended_after.as_secs_f64());
     println!("              {:.1} s at most without a commit", outcome.longest_stall.as_secs_f64());
-    println!("safe          {}", outcome.verdict.verdict);
+    let tokens = match outcome.broken_tokens.len() {
+        0 => String::new(),
+        times => format!("; fencing tokens broke their promise {times} times"),
+    };
+    println!("safe          {}{tokens}", outcome.verdict.verdict);
     if outcome.verdict.verdict != "valid" {
         print!("{}", outcome.verdict.text());
     }
+    outcome.broken_tokens.iter().for_each(|broken| println!("  token: {broken}"));
     match &outcome.live {
         Ok(()) => println!("live          yes"),
         Err(reason) => println!("live          no: {reason}"),

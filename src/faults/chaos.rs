@@ -1,5 +1,5 @@
 //! Chaos: a whole herd under a schedule of faults, and two verdicts. *Safe*: at every zxid of ZooKeeper's own log every
-//! rule was kept. *Live*: once healed, everything that was submitted is done, without a stall longer than the session
+//! rule was kept, and no two executions of a task had one fencing token. *Live*: once healed, everything that was submitted is done, without a stall longer than the session
 //! timeout and 5 s.
 //!
 //! The supervisor (here), the faulty lines ([`line`](mod@super::line)), the schedule ([`schedule`](super::schedule)) and the
@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 
 use super::herd::{Process, Servers};
-use super::schedule::{Fault, Injection, Target, draw};
+use super::schedule::{Fault, Injection, Target, Targets, draw, draw_bulk};
+use super::witness::{broken_tokens, executions};
 use crate::audit::{Ending, SpanEnd, Verdict, audit};
 use crate::coordination::{ConnectString, SessionConfig};
 use crate::roles::client::{Client, ClientError, Selected, view};
@@ -22,10 +23,16 @@ use crate::shutdown::Shutdown;
 
 const MASTERS: usize = 3;
 const WORKERS: usize = 4;
-/// Clients whose tasks go well, and clients whose tasks do not.
+/// Clients whose tasks go well, clients whose tasks do not, and clients that submit thousands at once.
 const CLIENTS: usize = 3;
 const MIXED: usize = 2;
+const BULK: usize = 2;
 const SERVERS: usize = 3;
+const TARGETS: Targets =
+    Targets { processes: MASTERS + WORKERS + CLIENTS + MIXED + BULK, bulk: BULK, servers: SERVERS };
+/// How often a client submits thousands where no fault has it begin: seldom, so that the log can be judged and two runs
+/// fit on two cores.
+const BULK_EVERY: Duration = Duration::from_secs(60);
 /// How long everything may take to end after healing.
 const END_WITHIN: Duration = Duration::from_secs(120);
 /// How much longer than the session timeout nothing may be committed after healing.
@@ -57,8 +64,12 @@ pub struct Outcome {
     pub verdict: Verdict,
     /// How many faults of each kind were injected.
     pub faults: BTreeMap<String, usize>,
-    /// How often a task was begun, by the second witness.
+    /// How often a task was begun, by the second witness, to which those report that do not come by the thousand.
     pub executions: usize,
+    /// Where the fencing tokens that it was shown break their promise.
+    pub broken_tokens: Vec<String>,
+    /// How many replies were cut off.
+    pub replies_cut: usize,
     /// Whether everything ended in time, nothing was left, and there was no stall.
     pub live: Result<(), String>,
     /// The longest time after healing without a commit.
@@ -70,7 +81,7 @@ pub struct Outcome {
 impl Outcome {
     /// Whether both verdicts are good.
     pub fn passed(&self) -> bool {
-        self.verdict.verdict == "valid" && self.live.is_ok()
+        self.verdict.verdict == "valid" && self.broken_tokens.is_empty() && self.live.is_ok()
     }
 }
 
@@ -78,7 +89,7 @@ impl Outcome {
 ///
 /// Errors: where processes or servers cannot be started.
 pub async fn run(chaos: &Chaos, shutdown: &Shutdown) -> anyhow::Result<Option<Outcome>> {
-    let schedule = draw(chaos.seed, chaos.run, chaos.timeout, MASTERS + WORKERS + CLIENTS + MIXED, SERVERS);
+    let schedule = draw(chaos.seed, chaos.run, chaos.timeout, TARGETS);
     let servers = Servers::start(&chaos.scenarios, &chaos.work.join("zookeeper"), SERVERS).await?;
     let outcome = tokio::select! {
         outcome = run_on(chaos, &schedule, &servers) => outcome.map(Some),
@@ -133,8 +144,16 @@ async fn run_on(chaos: &Chaos, schedule: &[Injection], servers: &Servers) -> any
     let longest_stall = longest_stall(&verdict, healed_ms);
     let live = ended.and_then(|()| judge(&verdict, longest_stall, chaos.timeout));
     let witness = std::fs::read_to_string(chaos.work.join("witness")).unwrap_or_default();
-    let executions = witness.lines().filter(|line| line.starts_with("begin")).count();
-    Ok(Outcome { verdict, faults, executions, live, longest_stall, ended_after })
+    Ok(Outcome {
+        verdict,
+        faults,
+        executions: executions(&witness).count(),
+        broken_tokens: broken_tokens(&witness),
+        replies_cut: herd.iter().map(Process::replies_cut).sum(),
+        live,
+        longest_stall,
+        ended_after,
+    })
 }
 
 async fn herd(chaos: &Chaos, servers: &Servers) -> anyhow::Result<Vec<Process>> {
@@ -168,6 +187,14 @@ async fn herd(chaos: &Chaos, servers: &Servers) -> anyhow::Result<Vec<Process>> 
         let bin = chaos.bin.display().to_string();
         herd.push(new(&script, &name, &text(&[&bin, &file, &name, "{starts}"])).await?);
     }
+    for (n, count) in (1..=BULK).zip(draw_bulk(chaos.seed, BULK)) {
+        let name = format!("b{n}");
+        let (job, count) = (format!("{name}-{{starts}}"), count.to_string());
+        let args = ["submit", "--job", &job, "--kind", "echo", "--count", &count, "--wait", "-o", "quiet"];
+        let mut client = new("client", &name, &text(&args)).await?;
+        client.every = BULK_EVERY;
+        herd.push(client);
+    }
     Ok(herd)
 }
 
@@ -179,7 +206,7 @@ fn ensure(herd: &mut [Process], timeout: Duration) -> anyhow::Result<()> {
 async fn end(chaos: &Chaos, herd: &mut [Process], servers: &Servers) -> Result<(), String> {
     let deadline = Instant::now() + END_WITHIN;
     let left = || deadline.saturating_duration_since(Instant::now());
-    for client in herd.iter_mut().filter(|process| process.name.starts_with(['c', 'x'])) {
+    for client in herd.iter_mut().filter(|process| process.name.starts_with(['c', 'x', 'b'])) {
         if !client.ended(left()).await {
             return Err(format!("{} has not received its outcomes {END_WITHIN:?} after healing", client.name));
         }
@@ -255,7 +282,7 @@ fn judge(verdict: &Verdict, longest_stall: Duration, timeout: Duration) -> Resul
 
 /// The schedule as text, a line a fault.
 pub fn describe(seed: u64, run: Duration, timeout: Duration) -> String {
-    let names: Vec<String> = [('m', MASTERS), ('w', WORKERS), ('c', CLIENTS), ('x', MIXED)]
+    let names: Vec<String> = [('m', MASTERS), ('w', WORKERS), ('c', CLIENTS), ('x', MIXED), ('b', BULK)]
         .iter()
         .flat_map(|(letter, count)| (1..=*count).map(move |n| format!("{letter}{n}")))
         .collect();
@@ -268,5 +295,5 @@ pub fn describe(seed: u64, run: Duration, timeout: Duration) -> String {
         let fault: &Fault = fault;
         format!("{:8.2} s  {fault} of {target} for {:.2} s\n", at.as_secs_f64(), lasts.as_secs_f64())
     };
-    draw(seed, run, timeout, names.len(), SERVERS).iter().map(line).collect()
+    draw(seed, run, timeout, TARGETS).iter().map(line).collect()
 }

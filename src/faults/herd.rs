@@ -3,14 +3,18 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::{Child, Command};
 
+use super::cut_replies::CutReplies;
 use super::line::{Line, MULTI};
 use super::schedule::Fault;
+
+/// Writes of more than this are large: some dozens of tasks submitted, taken in, or collected.
+const LARGE_BYTES: usize = 8 << 10;
 
 /// One program, with a line of its own to each ZooKeeper server.
 pub(super) struct Process {
@@ -20,6 +24,9 @@ pub(super) struct Process {
     log: PathBuf,
     lines: Vec<Line>,
     child: Option<Child>,
+    /// How long after a start the next one comes, at the soonest.
+    pub(super) every: Duration,
+    started: Option<Instant>,
     /// Whether it is to run: a fault has not ended it, and the run has not either.
     pub(super) wanted: bool,
     /// How often it was started.
@@ -50,6 +57,8 @@ impl Process {
             log: work.join(format!("{name}.log")),
             lines,
             child: None,
+            every: Duration::ZERO,
+            started: None,
             wanted: true,
             starts: 0,
         })
@@ -62,7 +71,8 @@ impl Process {
         {
             self.child = None;
         }
-        if self.child.is_some() || !self.wanted {
+        let is_early = self.started.is_some_and(|started| started.elapsed() < self.every);
+        if self.child.is_some() || !self.wanted || is_early {
             return Ok(());
         }
         let append = |path: &Path| File::options().create(true).append(true).open(path);
@@ -77,6 +87,7 @@ impl Process {
             .spawn()
             .with_context(|| format!("starting {}", self.program.display()))?;
         self.child = Some(child);
+        self.started = Some(Instant::now());
         self.starts += 1;
         Ok(())
     }
@@ -87,6 +98,11 @@ impl Process {
             // A client may be a script, and what that has started; any may have ended by itself.
             let _ = kill_process_group(pid, signal);
         }
+    }
+
+    /// How many replies its lines have cut off.
+    pub(super) fn replies_cut(&self) -> usize {
+        self.lines.iter().map(Line::replies_cut).sum()
     }
 
     /// Hurts it.
@@ -105,6 +121,11 @@ impl Process {
             Fault::DropRequests => self.lines.iter().for_each(Line::drop_requests),
             Fault::DropReplies => self.lines.iter().for_each(Line::drop_replies),
             Fault::CutReply => self.lines.iter().for_each(|line| line.cut_reply_to(MULTI)),
+            Fault::CutLarge(numbers) => {
+                let replies = CutReplies::new(numbers, LARGE_BYTES);
+                self.lines.iter().for_each(|line| line.schedule(replies.clone()));
+                self.started = None; // its next round begins now, so that there are some
+            }
             Fault::Delay => self.lines.iter().for_each(|line| line.delay(Duration::from_millis(50))),
             Fault::ServerKill => {}
         }
@@ -116,6 +137,7 @@ impl Process {
             Fault::Term | Fault::Kill => self.wanted = true,
             Fault::Stop => self.signal(Signal::CONT),
             Fault::CutReply => self.lines.iter().for_each(|line| line.cut_reply_to(0)),
+            Fault::CutLarge(_) => self.lines.iter().for_each(|line| line.schedule(CutReplies::default())),
             Fault::Delay => self.lines.iter().for_each(|line| line.delay(Duration::ZERO)),
             Fault::Cut | Fault::DropRequests | Fault::DropReplies => self.lines.iter().for_each(Line::mend),
             Fault::ServerKill => {}

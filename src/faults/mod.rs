@@ -6,6 +6,7 @@
 //! | [`frames`] | pure: ZooKeeper's requests and replies in a stream of bytes |
 //! | [`cut_replies`] | pure: which replies to multis such a line cuts off, by count |
 //! | [`schedule`] | pure: a seed in, faults out |
+//! | [`witness`] | pure: the fencing tokens that a herd has given out |
 //! | [`chaos`] | a herd of processes, the faults of a schedule, and two verdicts: safe, and live once healed |
 
 pub mod chaos;
@@ -14,3 +15,4 @@ pub mod frames;
 mod herd;
 pub mod line;
 pub mod schedule;
+pub mod witness;

@@ -29,6 +29,8 @@ pub enum Fault {
     DropReplies,
     /// The next write is applied, and the line ends before its reply.
     CutReply,
+    /// The next large writes are applied, and the line ends before the replies to those with these numbers, from 1.
+    CutLarge([usize; 3]),
     /// Everything takes 50 ms longer, each way.
     Delay,
     /// A ZooKeeper server is killed, and started again when the fault heals.
@@ -45,6 +47,7 @@ impl fmt::Display for Fault {
             Fault::DropRequests => "requests lost",
             Fault::DropReplies => "replies lost",
             Fault::CutReply => "cut before a reply",
+            Fault::CutLarge(_) => "cut before replies to large writes",
             Fault::Delay => "line delayed",
             Fault::ServerKill => "server killed",
         })
@@ -78,10 +81,28 @@ const JOIN_WITHIN: Duration = Duration::from_secs(8);
 /// The most faults at the same time.
 const SUFFERING_MAX: usize = 4;
 
-/// Draws the faults of a run of length `run` for so many processes and servers. Every fault heals before the run ends.
+/// Whom there is to hit.
+#[derive(Debug, Clone, Copy)]
+pub struct Targets {
+    /// How many processes.
+    pub processes: usize,
+    /// How many of them, the last ones, are clients that submit thousands of tasks at once.
+    pub bulk: usize,
+    /// How many ZooKeeper servers.
+    pub servers: usize,
+}
+
+/// How many tasks each of these clients submits at once.
+pub fn draw_bulk(seed: u64, clients: usize) -> Vec<usize> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    (0..clients).map(|_| rng.random_range(3000..=5000)).collect()
+}
+
+/// Draws the faults of a run of length `run`. Every fault heals before the run ends.
 ///
 /// `timeout` is the session timeout: faults last from a fraction of it to three times it.
-pub fn draw(seed: u64, run: Duration, timeout: Duration, processes: usize, servers: usize) -> Vec<Injection> {
+pub fn draw(seed: u64, run: Duration, timeout: Duration, targets: Targets) -> Vec<Injection> {
+    let Targets { processes, bulk, servers } = targets;
     let mut rng = StdRng::seed_from_u64(seed);
     let mut healed: BTreeMap<Target, Duration> = BTreeMap::new();
     let mut injections = Vec::new();
@@ -96,12 +117,14 @@ pub fn draw(seed: u64, run: Duration, timeout: Duration, processes: usize, serve
             50..60 => (Fault::Cut, 0.1..2.0),
             60..66 => (Fault::DropRequests, 0.1..2.0),
             66..72 => (Fault::DropReplies, 0.1..2.0),
-            72..84 => (Fault::CutReply, 0.1..0.3),
+            72..79 => (Fault::CutReply, 0.1..0.3),
+            79..84 => (Fault::CutLarge([(); 3].map(|()| rng.random_range(1..=8))), 1.0..2.0),
             84..90 => (Fault::Delay, 0.5..2.0),
             _ => (Fault::ServerKill, 0.3..1.5),
         };
         let target = match fault {
             Fault::ServerKill => Target::Server(rng.random_range(1..=servers)),
+            Fault::CutLarge(_) => Target::Process(rng.random_range(processes - bulk..processes)),
             _ => Target::Process(rng.random_range(0..processes)),
         };
         let lasts = timeout.mul_f64(rng.random_range(factor));
@@ -121,32 +144,43 @@ pub fn draw(seed: u64, run: Duration, timeout: Duration, processes: usize, serve
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     const RUN: Duration = Duration::from_secs(1800);
     const TIMEOUT: Duration = Duration::from_secs(4);
 
+    const TARGETS: Targets = Targets { processes: 10, bulk: 2, servers: 3 };
+
     #[test]
     fn a_seed_is_a_schedule() {
-        assert_eq!(draw(7, RUN, TIMEOUT, 10, 3), draw(7, RUN, TIMEOUT, 10, 3));
-        assert_ne!(draw(7, RUN, TIMEOUT, 10, 3), draw(8, RUN, TIMEOUT, 10, 3));
+        assert_eq!(draw(7, RUN, TIMEOUT, TARGETS), draw(7, RUN, TIMEOUT, TARGETS));
+        assert_ne!(draw(7, RUN, TIMEOUT, TARGETS), draw(8, RUN, TIMEOUT, TARGETS));
+        assert_eq!(draw_bulk(7, 2), draw_bulk(7, 2));
     }
 
     #[test]
     fn half_an_hour_has_hundreds_of_faults_of_every_kind_that_all_heal() {
-        let injections = draw(1, RUN, TIMEOUT, 10, 3);
+        let injections = draw(1, RUN, TIMEOUT, TARGETS);
         assert!(injections.len() >= 500, "{}", injections.len());
-        let mut kinds: Vec<Fault> = injections.iter().map(|i| i.fault).collect();
-        kinds.sort_unstable();
-        kinds.dedup();
-        assert_eq!(kinds.len(), 9);
+        let kinds: BTreeSet<String> = injections.iter().map(|i| i.fault.to_string()).collect();
+        assert_eq!(kinds.len(), 10);
         assert!(injections.iter().all(|i| i.at + i.lasts < RUN));
+    }
+
+    #[test]
+    fn replies_to_large_writes_are_cut_off_from_who_makes_them() {
+        let injections = draw(1, RUN, TIMEOUT, TARGETS);
+        let mut large = injections.iter().filter(|i| matches!(i.fault, Fault::CutLarge(_))).peekable();
+        assert!(large.peek().is_some());
+        assert!(large.all(|i| matches!(i.target, Target::Process(8..10))));
     }
 
     #[test]
     fn nobody_is_hit_again_before_it_has_healed() {
         let mut healed: BTreeMap<Target, Duration> = BTreeMap::new();
-        for injection in draw(3, RUN, TIMEOUT, 10, 3) {
+        for injection in draw(3, RUN, TIMEOUT, TARGETS) {
             let until = healed.insert(injection.target, injection.at + injection.lasts);
             assert!(until.is_none_or(|until| until <= injection.at), "{injection:?}");
         }
