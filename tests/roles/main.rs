@@ -4,8 +4,9 @@
 mod support;
 
 mod client;
+mod lost_replies;
 mod master;
 mod policy;
 mod stress;
-mod submission;
+
 mod worker;

@@ -75,18 +75,17 @@ impl Client {
         if let Some(Withdrawn { reason, .. }) = record.withdrawn {
             return Err(ClientError::Withdrawn { job: selected.job.clone(), reason });
         }
-        let mut retried = 0;
-        for (task, state, version) in self.dead(selected).await? {
+        let committer = Committer::start(self.session().clone(), None);
+        let sets = self.dead(selected).await?.into_iter().map(|(task, state, version)| {
             let set = Op::Set { path: task.path(), data: state.revived().to_json(), version: Some(version) };
-            match self.session().write(set).await {
-                Ok(_) => retried += 1,
-                Err(Failure::Refused(Refusal::BadVersion | Refusal::NoNode)) => {} // somebody was faster
-                Err(Failure::Unknown(_)) => {
-                    self.session().settle().await?;
-                    let node = self.session().get(&task.path()).await?;
-                    retried += usize::from(node.is_some_and(|node| node.version == version + 1));
-                }
-                Err(failure) => return Err(failure.into()),
+            committer.commit(vec![set])
+        });
+        let mut retried = 0;
+        for set in join_all(sets).await {
+            match set {
+                // What happened to it since, if that was not our own retry, was somebody else's.
+                Ok(()) | Err(CommitError::Refused { unanswered: true, .. }) => retried += 1,
+                Err(refused) => already_gone(refused)?, // somebody was faster
             }
         }
         Ok(retried)
@@ -118,7 +117,9 @@ impl Client {
             });
             for removed in join_all(removals).await {
                 match removed {
-                    Ok(()) => forgotten += 1,
+                    Ok(()) | Err(CommitError::Refused { refusal: Refusal::NoNode, unanswered: true, .. }) => {
+                        forgotten += 1
+                    }
                     Err(refused) => already_gone(refused)?,
                 }
             }
@@ -182,10 +183,12 @@ impl Client {
     }
 
     pub(super) async fn delete(&self, path: String) -> Result<(), ClientError> {
-        match self.session().write(Op::Delete { path, version: None }).await {
-            Ok(_) | Err(Failure::Refused(Refusal::NoNode)) => Ok(()),
-            Err(Failure::Unknown(_)) => Ok(self.session().settle().await?),
-            Err(failure) => Err(failure.into()),
+        loop {
+            match self.session().write(Op::Delete { path: path.clone(), version: None }).await {
+                Ok(_) | Err(Failure::Refused(Refusal::NoNode)) => return Ok(()),
+                Err(Failure::Unknown(_)) => self.session().settle().await?,
+                Err(failure) => return Err(failure.into()),
+            }
         }
     }
 }
