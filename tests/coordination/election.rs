@@ -127,7 +127,7 @@ async fn hazard_17_a_short_disconnect_does_not_end_a_leadership() {
     let line = Line::to(zookeeper()).await.expect("a port");
     let session = connect(&through(&line, &config)).await;
     let leadership = win(enter(&session, "a").await).await;
-    let mut lost = pin!(leadership.lost());
+    let mut lost = tokio::spawn(leadership.lost());
     still_waits(&session, &mut lost).await;
     line.cut();
     session.status().wait_for(|s| s.state == State::Disconnected).await.expect("noticed");
@@ -136,7 +136,7 @@ async fn hazard_17_a_short_disconnect_does_not_end_a_leadership() {
     session.multi(&[leadership.guard()]).await.expect("still the leader");
     still_waits(&session, &mut lost).await;
     observer.write(Op::Delete { path: leadership.path().to_owned(), version: None }).await.expect("deleted");
-    tokio::time::timeout(LIMIT, lost).await.expect("it notices");
+    tokio::time::timeout(LIMIT, lost).await.expect("it notices").expect("no panic");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -130,6 +130,34 @@ async fn a_job_sealed_by_somebody_else_takes_no_more_and_delivers_what_it_has() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_outcome_that_somebody_else_collected_meanwhile_is_told_of_and_not_passed_over() {
+    let config = fresh_config();
+    let _m = master(&config, "m");
+    let session = connect(&config).await;
+    until("the roots are there", async || session.get("/data").await.expect("readable").is_some()).await;
+    let line = Line::to(zookeeper()).await.expect("a port");
+    let (job, mut results) =
+        open(&through(&line, &config), JobSpec::new("echo"), &mut rand::rng()).await.expect("opened");
+    job.submit(b"mine".to_vec()).await.expect("submitted");
+    line.cut();
+    let _w = worker(&config, "w");
+    let (other, mut taken) = (Client::connect(&config).await.expect("connected"), 0);
+    until("the other takes it over and closes it", async || {
+        let count = |some: &[Finished]| {
+            taken += some.len();
+            Ok(())
+        };
+        other.results(job.id(), false, true, count).await.is_ok() && taken == 1
+    })
+    .await;
+    line.mend();
+    match try_next(&mut results).await {
+        Ok(told) => assert_eq!(told.map(|task| task.status), Some(FinishedStatus::Gone)),
+        Err(told) => assert!(matches!(&told, ClientError::NotFound(gone) if gone == job.id()), "{told:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_oversized_payload_is_refused_and_its_neighbours_are_done() {
     let config = fresh_config();
     let _herd = herd(&config).await;
