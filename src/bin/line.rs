@@ -51,7 +51,7 @@ fn main() -> ExitCode {
                     Ok(schedule) => line.schedule(schedule),
                     Err(error) => return cli::complain(&error, Some(COMMANDS), Exit::Usage),
                 },
-                ["replies-cut"] => println!("{}", line.replies_cut()),
+                ["replies-cut"] => cli::say(&format!("{}\n", line.replies_cut())),
                 ["delay", ms] if ms.parse::<u64>().is_ok() => {
                     line.delay(Duration::from_millis(ms.parse().unwrap_or_default()));
                 }
