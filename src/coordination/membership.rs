@@ -2,7 +2,7 @@
 //! and Solutions: Group Membership").
 
 use super::ephemeral;
-use super::failure::Failure;
+use super::failure::{Failure, Refusal};
 use super::op::{Node, Op};
 use super::paths;
 use super::session::Session;
@@ -34,6 +34,22 @@ impl Registration {
     /// Heads every multi of a member: it is refused once the membership is over.
     pub fn guard(&self) -> Op {
         Op::Check { path: self.path.clone(), version: None }
+    }
+
+    /// Leaves, if the znode is at this version still, so that nothing that was written to it goes unread. `false` where it
+    /// is not: what is in it now is to be read.
+    ///
+    /// Errors: session over, or refused otherwise.
+    pub async fn leave(&self, version: i32) -> Result<bool, Failure> {
+        let delete = Op::Delete { path: self.path.clone(), version: Some(version) };
+        loop {
+            match self.session.write(delete.clone()).await {
+                Ok(_) | Err(Failure::Refused(Refusal::NoNode)) => return Ok(true),
+                Err(Failure::Refused(Refusal::BadVersion)) => return Ok(false),
+                Err(Failure::Unknown(_)) => self.session.settle().await?,
+                Err(failure) => return Err(failure),
+            }
+        }
     }
 
     /// Reads the znode and watches it; `None` once it is gone. A read whose answer was lost is repeated.

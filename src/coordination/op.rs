@@ -20,6 +20,8 @@ pub struct Node {
     pub version: i32,
     /// The transaction that created the znode: its identity, and its place in the order of creation.
     pub czxid: i64,
+    /// The transaction that set the data last: of two states of one znode, and of any two znodes, the later has the greater.
+    pub mzxid: i64,
     /// The session that owns it, where it is ephemeral; else 0.
     pub owner: i64,
     /// How many children it has.
@@ -32,6 +34,7 @@ impl Node {
             data,
             version: stat.version,
             czxid: stat.czxid,
+            mzxid: stat.mzxid,
             owner: stat.ephemeral_owner,
             children: stat.num_children,
         }

@@ -7,21 +7,29 @@ use tokio::sync::Notify;
 
 use crate::records::live::{Live, STREAM_BYTES_MAX, Tail};
 
-/// A fencing token: of two attempts of one task the later one has the greater token, and a task that was created later
-/// has a greater token than one created before. Whatever a task writes to can keep the greatest token that it has seen
-/// and refuse smaller ones. Source: M. Kleppmann, "How to do distributed locking", 2016.
+/// A fencing token: it grows with every time that a task is begun, whoever died in between. Whatever a task writes to can
+/// keep the greatest token that it has seen of the task, and refuse smaller ones. Source: M. Kleppmann, "How to do
+/// distributed locking", 2016.
+///
+/// Why it grows: a task at one version of its znode is in one worker's list at a time. It leaves that list, or the list goes
+/// with its worker, before the task is written into another one, or in the same transaction; so every state of the old list
+/// that had the task is older than any state of the new one that has it. A later version is written into a list only once the
+/// task is at that version, and whoever writes lists from then on leaves the older version out. Leaders write one after the
+/// other, each behind its guard. So the transaction that wrote the list in which a worker first saw the task is greater than
+/// those of all assignments before, and needs no write of its own; under one assignment the runs are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Token {
-    /// The transaction that created the task.
-    pub czxid: i64,
-    /// Which attempt it is, counted from 1.
-    pub attempt: u32,
+    /// The transaction that wrote the worker's list in which this worker first saw the task.
+    pub zxid: i64,
+    /// Which run it is under this assignment, counted from 1: a worker that stops for doubt of its session, and whose session
+    /// lives after all, begins its tasks again.
+    pub run: u32,
 }
 
 impl fmt::Display for Token {
     /// Twenty digits, a dash, and ten digits, so that tokens compare as text.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:020}-{:010}", self.czxid, self.attempt)
+        write!(f, "{:020}-{:010}", self.zxid, self.run)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The worker alone: the test plays the leader and writes its list.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use herdsman::coordination::{Op, Session, SessionConfig};
@@ -93,6 +93,7 @@ fn kind(kind: &str) -> JobRecord {
 struct Probe {
     running: Arc<AtomicUsize>,
     begun: Arc<AtomicUsize>,
+    tokens: Arc<Mutex<Vec<String>>>,
     release: Arc<Notify>,
 }
 
@@ -106,6 +107,7 @@ impl Drop for Running {
 
 impl Handler for Probe {
     async fn run(&self, task: Task) -> Result<Value, TaskError> {
+        self.tokens.lock().expect("no panic holds this lock").push(task.token.to_string());
         self.begun.fetch_add(1, Ordering::SeqCst);
         self.running.fetch_add(1, Ordering::SeqCst);
         let _running = Running(self.running.clone());
@@ -128,6 +130,13 @@ impl Probe {
 
     fn begun(&self) -> usize {
         self.begun.load(Ordering::SeqCst)
+    }
+
+    /// The fencing tokens of what was begun, in order; each must be greater than the one before it.
+    fn tokens(&self) -> Vec<String> {
+        let tokens = self.tokens.lock().expect("no panic holds this lock").clone();
+        assert!(tokens.is_sorted_by(|a, b| a < b), "{tokens:?}");
+        tokens
     }
 }
 
@@ -314,6 +323,7 @@ async fn hazard_18_a_worker_whose_znode_is_gone_begins_anew_under_another_id() {
     assert_ne!(first, second);
     bench.assign(&second, &["j/0000000000"]).await;
     until("and runs again", async || probe.running() == 1).await;
+    assert_eq!(probe.tokens().len(), 2, "at the same version, with a greater token");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -358,6 +368,44 @@ async fn a_worker_that_is_back_before_its_session_ends_begins_its_tasks_again() 
         probe.begun() == 2 || children(&bench.session, "/workers").await != [worker.clone()]
     })
     .await;
+    if let [first, second] = &probe.tokens()[..] {
+        let [(list, run), (list_again, run_again)] =
+            [first, second].map(|token| token.split_once('-').expect("two parts"));
+        assert_eq!((list, run, run_again), (list_again, "0000000001", "0000000002"), "the same entry, run again");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_written_a_moment_before_a_worker_leaves_is_handed_back_and_not_lost() {
+    let config = fresh_config();
+    let bench = Bench::new(&config).await;
+    bench.job(&kind("echo"), &["x", "y"]).await;
+    let line = Line::to(zookeeper()).await.expect("a port");
+    let member = herd::worker(&through(&line, &config), "w");
+    let worker = bench.worker().await;
+    bench.assign(&worker, &["j/0000000000"]).await;
+    bench.outcome(0).await; // so it has read its list
+    line.delay(Duration::from_millis(300));
+    bench.assign(&worker, &["j/0000000001"]).await;
+    member.stop().await; // long before it hears of that
+    let state = bench.state(1, 1).await;
+    assert_eq!((state.attempt, state.crashes, state.returned_by.as_deref()), (0, 0, Some(worker.as_str())));
+    assert!(children(&bench.session, "/workers").await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_whose_leave_is_not_answered_leaves_all_the_same() {
+    let config = fresh_config();
+    let bench = Bench::new(&config).await;
+    let line = Line::to(zookeeper()).await.expect("a port");
+    let member = herd::worker(&through(&line, &config), "w");
+    bench.worker().await;
+    line.cut_reply_to(MULTI);
+    let began = Instant::now();
+    member.stop().await;
+    assert_eq!(line.replies_cut(), 1);
+    assert!(began.elapsed() < LIMIT);
+    assert!(children(&bench.session, "/workers").await.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

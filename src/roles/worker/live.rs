@@ -41,8 +41,8 @@ impl InSlot {
 impl Shift {
     /// Writes what has changed. Nobody waits for it, and nothing depends on it.
     pub(super) fn show(&mut self) {
-        let changed = self.stages.iter_mut().filter_map(|(assignment, stage)| {
-            let Stage::Running(slot) = stage else { return None };
+        let changed = self.entries.iter_mut().filter_map(|(assignment, entry)| {
+            let Stage::Running(slot) = &mut entry.stage else { return None };
             if slot.since.elapsed() < SHOW_EVERY {
                 return None;
             }

@@ -31,8 +31,6 @@ pub(super) struct Loaded {
     pub(super) state: TaskState,
     /// The payload, or why it cannot be had from where it is kept.
     pub(super) payload: Result<Vec<u8>, String>,
-    /// The transaction that created the task, and its payload with it.
-    pub(super) czxid: i64,
 }
 
 /// Why a task cannot be run.
@@ -80,19 +78,20 @@ impl Loader {
                 let state = match state {
                     None => TaskState::default(),
                     Some(state) => {
-                        let node = state.await.map_err(Trouble::Failed)?.ok_or(Trouble::Over)?;
+                        let node = state.await.map_err(Trouble::Failed)?;
+                        let node = node.filter(|node| node.version == assignment.version).ok_or(Trouble::Over)?;
                         TaskState::from_json(&node.data).map_err(Trouble::Malformed)?
                     }
                 };
                 match payload.await.map_err(Trouble::Failed)? {
                     Some(node) if node.version == 0 => {
-                        let (czxid, stored) = (node.czxid, node.data);
+                        let stored = node.data;
                         let payload = if job.spill.is_some() {
                             spawn_blocking(move || spill::unwrap(&stored)).await.unwrap_or_else(|e| Err(e.to_string()))
                         } else {
                             Ok(stored)
                         };
-                        return Ok(Arc::new(Loaded { job, state, payload, czxid }));
+                        return Ok(Arc::new(Loaded { job, state, payload }));
                     }
                     Some(_) | None => {}
                 }

@@ -24,7 +24,7 @@ use futures::future::{BoxFuture, FutureExt, ready};
 use futures::stream::{FuturesOrdered, FuturesUnordered, StreamExt};
 use rand::RngExt;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout, timeout_at};
 use tracing::{debug, info, warn};
 
 use self::live::{InSlot, SHOW_EVERY};
@@ -77,7 +77,8 @@ impl Role for Worker {
             committer: Committer::start(session.clone(), Some(registration.guard())),
             loader: Loader::new(Reader::start(session.clone())),
             list: Vec::new(),
-            stages: HashMap::new(),
+            version: None,
+            entries: HashMap::new(),
             queue: VecDeque::new(),
             loading: FuturesOrdered::new(),
             running: JoinSet::new(),
@@ -102,8 +103,10 @@ struct Shift {
     loader: Loader,
     /// The list as last read.
     list: Vec<Assignment>,
-    /// Where each entry of the list is; kept until the leader drops the entry.
-    stages: HashMap<Assignment, Stage>,
+    /// The version at which it was read; none where it is known to have been written since.
+    version: Option<i32>,
+    /// What became of each entry of the list; kept until the leader drops the entry.
+    entries: HashMap<Assignment, Entry>,
     queue: VecDeque<(Assignment, Arc<Loaded>)>,
     loading: FuturesOrdered<Call<Result<Arc<Loaded>, Trouble>>>,
     /// What runs, and what was withdrawn and has not ended yet.
@@ -117,7 +120,18 @@ struct Shift {
     paused: bool,
 }
 
+/// An entry of the list.
+struct Entry {
+    /// The transaction that wrote the list in which it was first seen.
+    zxid: i64,
+    /// How often it was begun.
+    runs: u32,
+    stage: Stage,
+}
+
 enum Stage {
+    /// To be loaded, once the session can be trusted.
+    Stopped,
     Loading,
     Queued,
     Running(InSlot),
@@ -145,8 +159,16 @@ impl Shift {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.fill_slots();
-            if self.stopping.is_some() && self.has_handed_everything_back() {
-                return Ok(());
+            if let Some(last_words) = self.stopping.map(|at| at + LAST_WORDS)
+                && self.has_handed_everything_back()
+                && let Some(version) = self.version.take()
+            {
+                let left = timeout_at(last_words.into(), registration.leave(version)).await;
+                match left.unwrap_or(Ok(true)) {
+                    Ok(true) => return Ok(()),
+                    Ok(false) => debug!("the list was written since: reading it before leaving"),
+                    Err(failure) => return Err(failure),
+                }
             }
             tokio::select! {
                 read = &mut next_list => {
@@ -193,7 +215,7 @@ impl Shift {
                 () = sleep(session.timeout() / 50), if self.paused => if session.lease().holds(Instant::now()) {
                     info!("sure of the session again");
                     self.paused = false;
-                    self.take_list();
+                    self.resume();
                 },
                 _ = tick.tick(), if self.busy > 0 => self.show(),
                 _ = status.changed() => if status.borrow_and_update().state == State::Over {
@@ -213,10 +235,13 @@ impl Shift {
     }
 
     fn has_handed_everything_back(&self) -> bool {
-        self.queue.is_empty() && self.loading.is_empty() && self.running.is_empty() && self.committing.is_empty()
+        let at_work = !self.running.is_empty() || !self.loading.is_empty() || !self.committing.is_empty();
+        let stopped = |entry: &Entry| matches!(entry.stage, Stage::Stopped);
+        !at_work && self.queue.is_empty() && !self.entries.values().any(stopped)
     }
 
     fn list_is(&mut self, node: &Node) {
+        self.version = Some(node.version);
         let record = match WorkerRecord::from_json(&node.data) {
             Ok(record) => record,
             Err(error) => {
@@ -231,15 +256,15 @@ impl Shift {
             warn!(worker = self.id, error, "ignoring an assignment");
         }
         self.list = list;
-        self.take_list();
+        self.take_list(node.mzxid);
     }
 
-    /// Begins what is new in the list, and stops what is not in it any more.
-    fn take_list(&mut self) {
+    /// Begins what is new in the list that was written by this transaction, and stops what is not in it any more.
+    fn take_list(&mut self, zxid: i64) {
         let listed: HashSet<&Assignment> = self.list.iter().collect();
-        let withdrawn: Vec<Assignment> = self.stages.keys().filter(|a| !listed.contains(a)).cloned().collect();
+        let withdrawn: Vec<Assignment> = self.entries.keys().filter(|a| !listed.contains(a)).cloned().collect();
         for assignment in withdrawn {
-            match self.stages.remove(&assignment) {
+            match self.entries.remove(&assignment).map(|entry| entry.stage) {
                 Some(Stage::Running(slot)) => {
                     info!(task = %assignment.task, "withdrawn: stopping it");
                     self.busy -= 1;
@@ -247,31 +272,49 @@ impl Shift {
                     slot.stop_within(CANCEL_GRACE);
                 }
                 Some(Stage::Queued) => self.queue.retain(|(queued, _)| *queued != assignment),
-                Some(Stage::Loading | Stage::Committing | Stage::Over) | None => {}
+                Some(Stage::Stopped | Stage::Loading | Stage::Committing | Stage::Over) | None => {}
             }
         }
-        for assignment in self.list.clone() {
-            if !self.stages.contains_key(&assignment) {
-                self.stages.insert(assignment.clone(), Stage::Loading);
-                let load = self.loader.load(assignment);
+        for assignment in &self.list {
+            if !self.entries.contains_key(assignment) {
+                self.entries.insert(assignment.clone(), Entry { zxid, runs: 0, stage: Stage::Loading });
+                let load = self.loader.load(assignment.clone());
                 self.loading.push_back(load);
             }
         }
     }
 
+    /// Begins again what was stopped.
+    fn resume(&mut self) {
+        for assignment in &self.list {
+            if let Some(Entry { stage: stage @ Stage::Stopped, .. }) = self.entries.get_mut(assignment) {
+                *stage = Stage::Loading;
+                let load = self.loader.load(assignment.clone());
+                self.loading.push_back(load);
+            }
+        }
+    }
+
+    /// What becomes of an entry, if it has not been withdrawn.
+    fn stage(&mut self, assignment: &Assignment, stage: Stage) {
+        if let Some(entry) = self.entries.get_mut(assignment) {
+            entry.stage = stage;
+        }
+    }
+
     fn loaded(&mut self, assignment: Assignment, loaded: Result<Arc<Loaded>, Trouble>) -> Result<(), Failure> {
-        if !matches!(self.stages.get(&assignment), Some(Stage::Loading)) {
+        if !matches!(self.entries.get(&assignment), Some(Entry { stage: Stage::Loading, .. })) {
             return Ok(()); // withdrawn meanwhile
         }
         match loaded {
             Ok(loaded) if self.stopping.is_some() => self.hand_back(assignment, &loaded, None),
             Ok(loaded) => {
-                self.stages.insert(assignment.clone(), Stage::Queued);
+                self.stage(&assignment, Stage::Queued);
                 self.queue.push_back((assignment, loaded));
             }
             Err(Trouble::Over) => {
                 self.loader.forget(&assignment.task.job);
-                self.stages.insert(assignment, Stage::Over);
+                self.stage(&assignment, Stage::Over);
             }
             Err(Trouble::Malformed(error)) => self.mark_dead(assignment, &error),
             Err(Trouble::Failed(failure)) => return Err(failure),
@@ -282,11 +325,13 @@ impl Shift {
     fn fill_slots(&mut self) {
         while !self.paused && self.busy < self.worker.slots as usize {
             let Some((assignment, loaded)) = self.queue.pop_front() else { return };
+            let Some(entry) = self.entries.get_mut(&assignment) else { continue };
+            entry.runs += 1;
             let (signals, attempt) = (Arc::new(Signals::default()), loaded.state.attempt + 1);
             let task = Task {
                 id: assignment.task.clone(),
                 attempt,
-                token: Token { czxid: loaded.czxid, attempt },
+                token: Token { zxid: entry.zxid, run: entry.runs },
                 args: loaded.job.args.clone(),
                 payload: loaded.payload.clone().unwrap_or_default(),
                 cancelled: Cancelled(signals.clone()),
@@ -299,13 +344,14 @@ impl Shift {
             };
             let abort = self.running.spawn(run(assignment.clone(), loaded.clone(), running, signals.clone()));
             let slot = InSlot { loaded, signals, abort, since: Instant::now(), shown: false };
-            self.stages.insert(assignment, Stage::Running(slot));
+            entry.stage = Stage::Running(slot);
             self.busy += 1;
         }
     }
 
     fn ended(&mut self, Ended { assignment, loaded, result }: Ended) {
-        let Some(Stage::Running(slot)) = self.stages.get(&assignment) else { return }; // withdrawn meanwhile
+        let running = self.entries.get(&assignment).map(|entry| &entry.stage);
+        let Some(Stage::Running(slot)) = running else { return }; // withdrawn meanwhile
         self.hide(&assignment.task, slot);
         self.busy -= 1;
         let policy = &loaded.job.policy;
@@ -337,7 +383,7 @@ impl Shift {
             return self.commit(assignment, ops);
         }
         let (committer, reader) = (self.committer.clone(), self.loader.reader.clone());
-        self.stages.insert(assignment.clone(), Stage::Committing);
+        self.stage(&assignment, Stage::Committing);
         let commit = async move {
             let committed = unsuccessful::commit(&committer, &reader, &assignment.task.job, ops).await;
             (assignment, committed)
@@ -371,7 +417,7 @@ impl Shift {
     }
 
     fn commit(&mut self, assignment: Assignment, ops: Vec<Op>) {
-        self.stages.insert(assignment.clone(), Stage::Committing);
+        self.stage(&assignment, Stage::Committing);
         let commit = self.committer.commit(ops);
         self.committing.push(async move { (assignment, commit.await) }.boxed());
     }
@@ -393,21 +439,21 @@ impl Shift {
             }
             Err(CommitError::Refused { refusal, .. }) => warn!(task = %assignment.task, %refusal, "cannot commit"),
         }
-        if let Some(stage) = self.stages.get_mut(&assignment) {
-            *stage = Stage::Over;
-        }
+        self.stage(&assignment, Stage::Over);
         Ok(())
     }
 
     /// The session may be over: others may be given what runs here. It is begun again if the session lives after all.
     fn stop_running(&mut self) {
         warn!(running = self.running.len(), "stopping what runs: the session cannot be trusted");
-        for (assignment, stage) in &self.stages {
-            if let Stage::Running(slot) = stage {
+        let mut entries = std::mem::take(&mut self.entries);
+        for (assignment, entry) in &mut entries {
+            if let Stage::Running(slot) = &entry.stage {
                 self.hide(&assignment.task, slot);
+                entry.stage = Stage::Stopped;
             }
         }
-        self.stages.retain(|_, stage| !matches!(stage, Stage::Running(..)));
+        self.entries = entries;
         self.busy = 0;
         self.running = JoinSet::new(); // dropping the old one aborts what is in it
     }
@@ -416,14 +462,14 @@ impl Shift {
     fn end_running(&mut self) {
         self.running = JoinSet::new();
         self.busy = 0;
-        let running = |(assignment, stage): (&Assignment, &Stage)| match stage {
+        let running = |(assignment, entry): (&Assignment, &Entry)| match &entry.stage {
             Stage::Running(slot) => {
                 self.hide(&assignment.task, slot);
                 Some((assignment.clone(), slot.loaded.clone()))
             }
-            Stage::Loading | Stage::Queued | Stage::Committing | Stage::Over => None,
+            Stage::Stopped | Stage::Loading | Stage::Queued | Stage::Committing | Stage::Over => None,
         };
-        let stopped: Vec<_> = self.stages.iter().filter_map(running).collect();
+        let stopped: Vec<_> = self.entries.iter().filter_map(running).collect();
         for (assignment, loaded) in stopped {
             let error =
                 format!("its worker stopped, after a grace of {}", humantime::format_duration(self.worker.grace));
