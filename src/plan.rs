@@ -5,8 +5,9 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
-use crate::ledger::{Entry, Interrupted, JobKey, Ledger, Needs, Worker};
-use crate::records::{Assignment, TaskId, WorkerId, WorkerRecord};
+use crate::coordination::op::REQUEST_BYTES_MAX;
+use crate::ledger::{Entry, Interrupted, Job, JobKey, Ledger, Needs, Origin, Worker};
+use crate::records::{Assignment, TaskId, TaskState, WorkerId, WorkerRecord};
 
 /// The most tasks that one plan assigns: what one multi carries comfortably.
 pub const ASSIGNED_MAX: usize = 2000;
@@ -14,6 +15,8 @@ pub const ASSIGNED_MAX: usize = 2000;
 const SUSPECTS_TRIED: usize = 16;
 /// The most tasks that one plan moves.
 const MOVED_MAX: usize = 64;
+/// What an entry of a list takes up at most, in bytes.
+const ENTRY_BYTES: usize = 96;
 
 /// What to write, all of it under the leader's guard.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -21,11 +24,35 @@ pub struct Plan {
     /// Attempts that ended with their worker: set each task's znode at that version. A task waits again once that is
     /// acknowledged.
     pub interrupted: BTreeMap<TaskId, Interrupted>,
-    /// Workers to be set to a new list, those that lose an entry before those that gain one. A plan that moves tasks
-    /// must be written in one multi, or in this order, each acknowledged before the next.
+    /// Tasks that go from one worker's list to another's. A plan that has any is to be written in one multi, or not at all:
+    /// see [`take_back`].
+    pub moved: Vec<Moved>,
+    /// Workers to be set to a new list, those that lose an entry before those that gain one. Once that is acknowledged the
+    /// ledger is to be told ([`Ledger::list_written`]).
     pub lists: Vec<(WorkerId, WorkerRecord)>,
     /// How many tasks are newly assigned.
     pub assigned: usize,
+}
+
+/// A task that goes to another worker: its znode is to be set as it is, at that version. The entry in the new list is for
+/// the next version, so whatever the worker that had it still sends is refused.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Moved {
+    /// Which task.
+    pub task: TaskId,
+    /// The version of its znode that is replaced.
+    pub version: i32,
+    /// What its znode holds.
+    pub state: TaskState,
+    /// Where it was.
+    origin: Origin,
+}
+
+impl Moved {
+    /// The data of its znode, unchanged.
+    pub fn data(&self) -> Vec<u8> {
+        if self.state == TaskState::default() { Vec::new() } else { self.state.to_json() }
+    }
 }
 
 impl Plan {
@@ -51,7 +78,10 @@ pub fn plan(ledger: &mut Ledger) -> Plan {
     let mut written = BTreeSet::new();
     let assigned = assign(ledger, &mut written);
     let lists = written.into_iter().map(|id| (id.clone(), list(ledger, &id))).collect();
-    Plan { interrupted: ledger.interrupted.clone(), lists, assigned }
+    let jobs = ledger.interrupted.iter().filter_map(|key| ledger.jobs.get(key));
+    let ends =
+        |job: &Job| job.interrupted.iter().map(|(n, ended)| (job.id.task(*n), ended.clone())).collect::<Vec<_>>();
+    Plan { interrupted: jobs.flat_map(ends).collect(), lists, assigned, moved: Vec::new() }
 }
 
 /// Moves what exceeds the windows of `crowded` workers from the end of their lists to workers with an idle slot, where
@@ -59,15 +89,20 @@ pub fn plan(ledger: &mut Ledger) -> Plan {
 ///
 /// A task that has begun must not be moved, and only its worker knows whether it has. So the caller names workers that
 /// have completed nothing for so long that the first entries of their lists, one for each slot, must be running still.
+/// That may be wrong, which is why each task that is moved goes to its next version.
 pub fn rebalance(ledger: &mut Ledger, crowded: &[WorkerId]) -> Plan {
-    if !ledger.ready.is_empty() {
-        return Plan::default();
-    }
     let (mut losers, mut gainers) = (BTreeSet::new(), BTreeSet::new());
-    move_tasks(ledger, crowded, &mut losers, &mut gainers);
+    let moved = move_tasks(ledger, crowded, &mut losers, &mut gainers);
     gainers.retain(|id| !losers.contains(id));
     let lists = losers.into_iter().chain(gainers).map(|id| (id.clone(), list(ledger, &id))).collect();
-    Plan { lists, ..Plan::default() }
+    Plan { moved, lists, ..Plan::default() }
+}
+
+/// What was planned to be moved stays where it was: the plan was refused, or nobody knows.
+pub fn take_back(ledger: &mut Ledger, moved: Vec<Moved>) {
+    for moved in moved.into_iter().rev() {
+        ledger.return_to(moved.origin);
+    }
 }
 
 /// Lists from which nothing is to be added or moved, only what is over dropped. Written when there is nothing better to
@@ -88,7 +123,7 @@ fn assign(ledger: &mut Ledger, written: &mut BTreeSet<WorkerId>) -> usize {
         (Reverse(job.record.as_ref().map_or(0, |record| record.policy.priority)), job.held.len(), *key)
     };
     let mut turns: BTreeSet<Turn> = ledger.ready.iter().map(turn).collect();
-    if ledger.reserved.is_some() && ledger.jobs.values().all(|job| job.suspects.is_empty()) {
+    if ledger.reserved.as_ref().is_some_and(|id| !has_suspects_for(ledger, id)) {
         ledger.reserve(None);
     }
     while assigned < ASSIGNED_MAX
@@ -116,6 +151,13 @@ fn assign(ledger: &mut Ledger, written: &mut BTreeSet<WorkerId>) -> usize {
         }
     }
     assigned
+}
+
+/// Whether a suspect waits that this worker could run.
+fn has_suspects_for(ledger: &Ledger, id: &WorkerId) -> bool {
+    let Some(worker) = ledger.workers.get(id).filter(|worker| !worker.stops) else { return false };
+    let for_it = |job: &Job| !job.suspects.is_empty() && job.is_met_by(&worker.record);
+    ledger.ready.iter().filter_map(|key| ledger.jobs.get(key)).any(for_it)
 }
 
 fn next_waiting(ledger: &Ledger, key: JobKey, needs: &Needs) -> Option<(u32, WorkerId)> {
@@ -151,26 +193,47 @@ fn move_tasks(
     crowded: &[WorkerId],
     losers: &mut BTreeSet<WorkerId>,
     gainers: &mut BTreeSet<WorkerId>,
-) {
-    let mut moved = 0;
+) -> Vec<Moved> {
+    let mut moved = Vec::new();
+    let mut bytes = 0;
+    // A worker that something waits for is not filled with what is elsewhere already.
+    let waiting: HashSet<Arc<Needs>> =
+        ledger.ready.iter().filter_map(|key| ledger.jobs.get(key)?.needs.clone()).collect();
     for from in crowded.iter().filter(|id| ledger.over.contains(id)).cloned().collect::<Vec<_>>() {
         loop {
             let worker = &ledger.workers[&from];
-            let Some((_, entry)) = worker.list.last_key_value() else { break };
-            if worker.list.len() <= worker.window || moved == MOVED_MAX {
+            let Some((place, entry)) = worker.list.last_key_value() else { break };
+            if worker.list.len() <= worker.window || moved.len() == MOVED_MAX {
                 break;
             }
-            let entry = entry.clone();
-            let Some(needs) = ledger.jobs.get(&entry.job).and_then(|job| job.needs.clone()) else { break };
-            let suits = |to: &Worker| to.has_idle_slot() && !entry.alone;
+            let (place, entry) = (*place, entry.clone());
+            let Some(job) = ledger.jobs.get(&entry.job) else { break };
+            let Some(needs) = job.needs.clone() else { break };
+            let free = |to: &Worker| !waiting.iter().any(|needs| needs.met_by(&to.record));
+            let suits = |to: &Worker| to.has_idle_slot() && !entry.alone && free(to);
             let Some(to) = most_idle(ledger, &needs, suits) else { break };
+            bytes += [(&from, &*losers), (&to, &*gainers)]
+                .map(|(id, known)| added_bytes(ledger, id, known))
+                .iter()
+                .sum::<usize>();
+            if bytes > REQUEST_BYTES_MAX / 2 {
+                return moved;
+            }
+            let (task, state, version) = (job.id.task(entry.n), job.state(entry.n), entry.version);
             ledger.release(entry.job, entry.n);
-            ledger.hold(&to, entry);
+            ledger.hold(&to, Entry { version: version + 1, ..entry.clone() });
+            moved.push(Moved { task, version, state, origin: Origin { worker: from.clone(), place, entry } });
             losers.insert(from.clone());
             gainers.insert(to);
-            moved += 1;
         }
     }
+    moved
+}
+
+/// What a list adds to a multi that has those of `known` already, in bytes.
+fn added_bytes(ledger: &Ledger, id: &WorkerId, known: &BTreeSet<WorkerId>) -> usize {
+    let list = if known.contains(id) { 0 } else { ledger.workers[id].list.len() };
+    (list + 2) * ENTRY_BYTES
 }
 
 /// The record to write for a worker; nothing in it is stale then.

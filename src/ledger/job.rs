@@ -1,8 +1,9 @@
 //! One job and its tasks.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use super::Interrupted;
 use super::workers::Place;
 use crate::records::{JobId, JobRecord, TaskState, WorkerId, WorkerRecord};
 
@@ -40,6 +41,8 @@ pub(crate) struct Job {
     /// Tasks that wait for a moment, in milliseconds since 1970.
     pub(crate) deferred: HashMap<u32, i64>,
     pub(crate) held: HashMap<u32, (WorkerId, Place)>,
+    /// Tasks that a lost worker may have been running: their attempt is to be ended.
+    pub(crate) interrupted: BTreeMap<u32, Interrupted>,
     /// Tasks that are not attempted any more.
     pub(crate) dead: BTreeSet<u32>,
     /// Tasks whose znode was set since its creation.
@@ -64,6 +67,7 @@ impl Job {
             suspects: BTreeSet::new(),
             deferred: HashMap::new(),
             held: HashMap::new(),
+            interrupted: BTreeMap::new(),
             dead: BTreeSet::new(),
             attempted: HashMap::new(),
             clients: BTreeSet::new(),
@@ -121,12 +125,13 @@ impl Job {
     /// Every task that is known of, some twice.
     pub(crate) fn numbers(&self) -> impl Iterator<Item = u32> {
         let waiting = self.waiting.iter().chain(&self.suspects).chain(self.deferred.keys());
-        waiting.chain(self.held.keys()).chain(&self.dead).chain(self.attempted.keys()).copied()
+        let placed = self.held.keys().chain(self.interrupted.keys()).chain(&self.dead);
+        waiting.chain(placed).chain(self.attempted.keys()).copied()
     }
 
     pub(super) fn has_outstanding(&self) -> bool {
         let waits = !self.waiting.is_empty() || !self.suspects.is_empty() || !self.deferred.is_empty();
-        waits || !self.held.is_empty()
+        waits || !self.held.is_empty() || !self.interrupted.is_empty()
     }
 
     pub(super) fn may_be_assigned(&self, now_ms: i64) -> bool {
@@ -136,6 +141,11 @@ impl Job {
             due && record.after.is_empty() && record.withdrawn.is_none()
         };
         waits && self.record.as_ref().is_some_and(may_begin)
+    }
+
+    /// Whether a worker has all that the tasks need.
+    pub(crate) fn is_met_by(&self, worker: &WorkerRecord) -> bool {
+        self.needs.as_ref().is_some_and(|needs| needs.met_by(worker))
     }
 
     pub(super) fn is_special(&self) -> bool {

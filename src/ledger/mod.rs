@@ -13,6 +13,9 @@
 //!
 //! Jobs are ordered by the czxid of their record and tasks by their number, so first-in-first-out survives any
 //! failover without being stored.
+//!
+//! A master that stands by keeps a ledger too, and learns from the lists that it reads ([`Ledger::list_is`]) what each
+//! worker was given: where a worker vanishes together with its leader, the next one knows which attempts ended with it.
 
 mod job;
 mod workers;
@@ -21,12 +24,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 pub use job::Needs;
 pub(crate) use job::{Attempted, Job};
-pub(crate) use workers::{Entry, Worker};
+pub(crate) use workers::{Entry, Origin, Worker};
 
 use crate::records::{JobId, JobRecord, TaskId, TaskState, WorkerId};
 
-/// Jobs in the order of their creation.
-pub(crate) type JobKey = i64;
+/// Jobs in the order of their creation: the czxid, and a number of the ledger's own for those that one multi created.
+pub(crate) type JobKey = (i64, u32);
 
 /// Everything that a master knows of tasks and workers.
 #[derive(Debug, Default)]
@@ -52,8 +55,8 @@ pub struct Ledger {
     pub(crate) over: BTreeSet<WorkerId>,
     /// Workers whose list in the tree holds entries that are over.
     pub(crate) stale: BTreeSet<WorkerId>,
-    /// Tasks that a lost worker may have been running: their attempt is to be ended.
-    pub(crate) interrupted: BTreeMap<TaskId, Interrupted>,
+    /// Jobs with interrupted tasks.
+    pub(crate) interrupted: BTreeSet<JobKey>,
     next_place: workers::Place,
 }
 
@@ -115,8 +118,7 @@ impl Ledger {
 
     /// Whether a job has tasks that are waiting, assigned, or about to be either.
     pub fn has_outstanding(&self, job: &JobId) -> bool {
-        let interrupted = || self.interrupted.range(job.task(0)..=job.task(u32::MAX)).next().is_some();
-        self.job(job).is_some_and(|known| known.has_outstanding() || interrupted())
+        self.job(job).is_some_and(Job::has_outstanding)
     }
 
     /// Whether a client attends a job: submits to it, or collects from it.
@@ -126,25 +128,29 @@ impl Ledger {
 
     /// A job exists. `record` is `None` where it cannot be understood.
     pub fn job_is(&mut self, id: &JobId, czxid: i64, record: Option<&JobRecord>) {
-        if self.job_keys.get(id).is_some_and(|key| *key != czxid) {
+        if self.job_keys.get(id).is_some_and(|key| key.0 != czxid) {
             self.job_gone(id); // deleted and created again by hand: another job
         }
-        self.job_keys.insert(id.clone(), czxid);
-        let job = self.jobs.entry(czxid).or_insert_with(|| Job::new(id.clone()));
+        let key = self.job_keys.get(id).copied().unwrap_or_else(|| {
+            let last = self.jobs.range((czxid, 0)..=(czxid, u32::MAX)).next_back();
+            (czxid, last.map_or(0, |(key, _)| key.1 + 1))
+        });
+        self.job_keys.insert(id.clone(), key);
+        let job = self.jobs.entry(key).or_insert_with(|| Job::new(id.clone()));
         if let Some(record) = record {
             job.record_is(record);
             if let Some(at) = record.policy.not_before_ms.filter(|at| *at > self.clock_ms) {
-                self.sleeping.insert((at, czxid));
+                self.sleeping.insert((at, key));
             }
         }
-        self.refresh_special(czxid);
-        self.refresh_ready(czxid);
+        self.refresh_special(key);
+        self.refresh_ready(key);
     }
 
     /// A job was deleted, and with it its tasks.
     pub fn job_gone(&mut self, id: &JobId) {
-        let Some(key) = self.job_keys.get(id).copied() else { return };
-        let held: Vec<u32> = self.jobs[&key].held.keys().copied().collect();
+        let Some(key) = self.job_keys.remove(id) else { return };
+        let held: Vec<u32> = self.jobs.get(&key).map(|job| job.held.keys().copied().collect()).unwrap_or_default();
         for n in held {
             self.release(key, n);
         }
@@ -153,9 +159,9 @@ impl Ledger {
                 self.deferred.remove(&(at, key, n));
             }
         }
-        self.job_keys.remove(id);
         self.ready.remove(&key);
         self.special.remove(&key);
+        self.interrupted.remove(&key);
     }
 
     /// A client attends a job from now on, or not any more; `name` is its znode's.
@@ -178,7 +184,10 @@ impl Ledger {
         if version < job.version(task.n) {
             return None; // an older read, overtaken
         }
-        self.interrupted.retain(|other, interrupted| other != task || interrupted.version == version);
+        if job.interrupted.get(&task.n).is_some_and(|interrupted| interrupted.version != version) {
+            self.not_interrupted(task); // somebody has ended that attempt
+        }
+        let job = self.jobs.get_mut(&key)?;
         let held = job.held.get(&task.n).map(|(worker, place)| self.workers[worker].list[place].version);
         if held.is_some_and(|assigned| assigned != version) {
             self.release(key, task.n);
@@ -190,12 +199,11 @@ impl Ledger {
         }
         if state.dead {
             job.dead.insert(task.n);
-        } else if let Some(at) = state.not_before_ms.filter(|at| *at > self.clock_ms)
-            && !job.held.contains_key(&task.n)
-        {
-            self.defer(key, task.n, at);
-        } else if !job.held.contains_key(&task.n) && !self.interrupted.contains_key(task) {
-            job.wait(task.n);
+        } else if !job.held.contains_key(&task.n) && !job.interrupted.contains_key(&task.n) {
+            match state.not_before_ms.filter(|at| *at > self.clock_ms) {
+                Some(at) => self.defer(key, task.n, at),
+                None => job.wait(task.n),
+            }
         }
         self.refresh_ready(key);
         let stops: WorkerId = state.returned_by.as_ref()?.parse().ok()?;
@@ -218,19 +226,18 @@ impl Ledger {
         let worker = self.release(key, task.n);
         self.unfile(key, task.n);
         self.jobs.get_mut(&key)?.attempted.remove(&task.n);
-        self.interrupted.remove(task);
+        self.not_interrupted(task);
         self.refresh_ready(key);
         worker
     }
 
-    /// Forgets which attempts were interrupted: their tasks wait again as they are. For a backup, and for a leader
-    /// that takes the ledger over: ending an attempt is the leader's to do, and best effort.
-    pub fn forget_interrupted(&mut self) {
-        for (task, _) in std::mem::take(&mut self.interrupted) {
-            let Some(key) = self.job_keys.get(&task.job).copied() else { continue };
-            let Some(job) = self.jobs.get_mut(&key) else { continue };
-            job.wait(task.n);
-            self.refresh_ready(key);
+    /// There is no attempt of this task to be ended any more; what became of it is told by other facts.
+    pub fn not_interrupted(&mut self, task: &TaskId) {
+        let Some(key) = self.job_keys.get(&task.job).copied() else { return };
+        let Some(job) = self.jobs.get_mut(&key) else { return };
+        job.interrupted.remove(&task.n);
+        if job.interrupted.is_empty() {
+            self.interrupted.remove(&key);
         }
     }
 

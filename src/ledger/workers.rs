@@ -16,6 +16,9 @@ const REFILL_SHARE: usize = 4;
 pub(crate) struct Worker {
     pub(crate) record: WorkerRecord,
     pub(crate) list: BTreeMap<Place, Entry>,
+    /// The entries before this place are in the tree: the write that put them there was acknowledged. The worker may have
+    /// begun those, and none of the others.
+    written: Place,
     /// How many entries are to be alone in the list: none or one.
     pub(crate) alone: usize,
     /// The longest that the list may become: its slots and what is on its way there and back.
@@ -36,6 +39,14 @@ pub(crate) struct Entry {
     pub(crate) alone: bool,
 }
 
+/// Where an entry was before it was moved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Origin {
+    pub(crate) worker: WorkerId,
+    pub(crate) place: Place,
+    pub(crate) entry: Entry,
+}
+
 impl Worker {
     fn refill(&mut self) {
         let (length, slots) = (self.list.len(), self.record.slots as usize);
@@ -45,6 +56,11 @@ impl Worker {
         } else if length < slots || room * REFILL_SHARE >= self.window - slots {
             self.refilling = true;
         }
+    }
+
+    /// Whether it can have begun anything, as far as is known.
+    fn has_work(&self) -> bool {
+        self.list.range(..self.written).next().is_some()
     }
 
     pub(crate) fn has_idle_slot(&self) -> bool {
@@ -70,15 +86,50 @@ impl Ledger {
         }
         let window = record.slots as usize;
         let (list, record_now) = (BTreeMap::new(), record.clone());
-        let worker = Worker { record: record_now, list, alone: 0, window, refilling: false, stops: false };
+        let worker = Worker { record: record_now, list, written: 0, alone: 0, window, refilling: false, stops: false };
         self.workers.insert(id.clone(), worker);
+        self.adopt_all(id, record);
+    }
+
+    /// A worker's list holds this, for a master that stands by and reads what its leader writes. `false` where it names
+    /// what the ledger does not know: over by now, or not heard of yet.
+    pub fn list_is(&mut self, id: &WorkerId, record: &WorkerRecord) -> bool {
+        let Some(worker) = self.workers.get_mut(id) else { return true };
+        worker.alone = 0;
+        let list = std::mem::take(&mut worker.list);
+        self.open.retain(|(_, other)| other != id);
+        for entry in list.into_values() {
+            let Some(job) = self.jobs.get_mut(&entry.job) else { continue };
+            job.held.remove(&entry.n);
+            job.wait(entry.n);
+            self.refresh_ready(entry.job);
+        }
+        self.adopt_all(id, record)
+    }
+
+    /// Takes over what is in a worker's list in the tree; whether all of it is known and has not ended.
+    fn adopt_all(&mut self, id: &WorkerId, record: &WorkerRecord) -> bool {
         let (assignments, errors) = record.assignments();
         let entries = assignments.len();
         let kept = assignments.into_iter().filter(|assignment| self.adopt(id, assignment)).count();
         if kept < entries || !errors.is_empty() {
             self.stale.insert(id.clone());
         }
+        self.list_written(id);
         self.refresh_load(id);
+        kept == entries
+    }
+
+    /// A worker's list is in the tree as it is in the ledger: the write was acknowledged.
+    pub fn list_written(&mut self, id: &WorkerId) {
+        if let Some(worker) = self.workers.get_mut(id) {
+            worker.written = self.next_place;
+        }
+    }
+
+    /// Whether a worker can have begun anything: tasks were written to its list, and have not ended.
+    pub fn has_work(&self, id: &WorkerId) -> bool {
+        self.workers.get(id).is_some_and(Worker::has_work)
     }
 
     /// Takes an assignment over from the tree; `false` where it is over.
@@ -93,16 +144,19 @@ impl Ledger {
         match (job.unwait(*n), job.deferred.remove(n)) {
             (true, _) => {}
             (false, Some(at_ms)) => drop(self.deferred.remove(&(at_ms, key, *n))),
+            // It was taken for lost with another worker; a leader has given it to this one since.
+            (false, None) if job.interrupted.contains_key(n) => self.not_interrupted(&assignment.task),
             (false, None) => return false,
         }
-        let alone = job.is_on_its_last_life(*n);
+        let alone = self.jobs.get(&key).is_some_and(|job| job.is_on_its_last_life(*n));
         self.hold(id, Entry { job: key, n: *n, version: assignment.version, alone });
         self.refresh_ready(key);
         true
     }
 
-    /// A worker is gone, and its assignments with it. All of them become interrupted attempts: beyond its slots a list holds
-    /// only what is done fast, and how far that had come nobody can tell. Of one that stops they wait again at once.
+    /// A worker is gone, and its assignments with it. All that were written to its list become interrupted attempts: beyond
+    /// its slots a list holds only what is done fast, and how far that had come nobody can tell. What was not written, and
+    /// what one that stops had, waits again as it is.
     ///
     /// An interrupted attempt is charged to its task as a crash; it cannot be known which task it was, unless it ran alone.
     /// With `calm_until_ms` workers are lost for a reason of their own: nothing is
@@ -113,10 +167,10 @@ impl Ledger {
         self.over.remove(id);
         self.stale.remove(id);
         self.reserved.take_if(|reserved| reserved == id);
-        for entry in worker.list.values() {
+        for (place, entry) in &worker.list {
             let Some(job) = self.jobs.get_mut(&entry.job) else { continue };
             job.held.remove(&entry.n);
-            if worker.stops {
+            if worker.stops || *place >= worker.written {
                 job.wait(entry.n);
                 self.refresh_ready(entry.job);
                 continue;
@@ -127,7 +181,8 @@ impl Ledger {
                 state.crashes += 1;
                 state.dead = job.crash_limit() > 0 && state.crashes >= job.crash_limit();
             }
-            self.interrupted.insert(job.id.task(entry.n), Interrupted { version: entry.version, state });
+            job.interrupted.insert(entry.n, Interrupted { version: entry.version, state });
+            self.interrupted.insert(entry.job);
             self.refresh_ready(entry.job);
         }
     }
@@ -138,9 +193,11 @@ impl Ledger {
         let present: HashSet<&WorkerId> = workers.iter().map(|(id, _)| id).collect();
         let gone: Vec<WorkerId> = self.workers.keys().filter(|id| !present.contains(id)).cloned().collect();
         gone.iter().for_each(|id| self.worker_gone(id, None));
+        let mut stopping = Vec::new(); // no record says so
         if anew {
             for (id, _) in workers {
                 let Some(worker) = self.workers.remove(id) else { continue };
+                stopping.extend(worker.stops.then_some(id));
                 self.open.retain(|(_, other)| other != id);
                 self.over.remove(id);
                 self.stale.remove(id);
@@ -154,6 +211,12 @@ impl Ledger {
         }
         for (id, record) in workers {
             self.worker_is(id, record);
+        }
+        for id in stopping {
+            if let Some(worker) = self.workers.get_mut(id) {
+                worker.stops = true;
+            }
+            self.refresh_load(id);
         }
     }
 
@@ -177,6 +240,11 @@ impl Ledger {
         self.workers.get(id).map(|worker| (worker.record.slots as usize, worker.list.len()))
     }
 
+    /// The worker that is given nothing but suspects, while some wait.
+    pub fn reserved(&self) -> Option<&WorkerId> {
+        self.reserved.as_ref()
+    }
+
     /// Gives a worker nothing but suspects. One worker at a time, or none.
     pub(crate) fn reserve(&mut self, id: Option<WorkerId>) {
         let before = std::mem::replace(&mut self.reserved, id);
@@ -187,8 +255,12 @@ impl Ledger {
 
     /// Puts a task at the end of a worker's list; it must not be waiting any more.
     pub(crate) fn hold(&mut self, id: &WorkerId, entry: Entry) {
-        let place = self.next_place;
+        self.hold_at(id, self.next_place, entry);
         self.next_place += 1;
+    }
+
+    /// Puts a task into a worker's list, at a place where nothing is.
+    pub(crate) fn hold_at(&mut self, id: &WorkerId, place: Place, entry: Entry) {
         if let Some(job) = self.jobs.get_mut(&entry.job) {
             job.held.insert(entry.n, (id.clone(), place));
         }
@@ -197,6 +269,13 @@ impl Ledger {
             worker.list.insert(place, entry);
         }
         self.refresh_load(id);
+    }
+
+    /// An entry that was moved is where it was.
+    pub(crate) fn return_to(&mut self, origin: Origin) {
+        self.release(origin.entry.job, origin.entry.n);
+        self.stale.insert(origin.worker.clone()); // it was taken to be written
+        self.hold_at(&origin.worker, origin.place, origin.entry);
     }
 
     /// Takes a task out of the list that holds it.

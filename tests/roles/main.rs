@@ -4,9 +4,9 @@
 mod support;
 
 mod client;
+mod losses;
 mod lost_replies;
 mod master;
 mod policy;
 mod stress;
-
 mod worker;

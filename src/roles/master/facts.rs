@@ -1,12 +1,13 @@
 //! What the mirrors tell, put into the ledger.
 
+use std::collections::HashSet;
 use std::time::Instant;
 
 use tracing::{debug, info, warn};
 
 use super::super::now_ms;
-use super::Standing;
 use super::window::Window;
+use super::{Refresh, Standing};
 use crate::coordination::{Change, Node, paths};
 use crate::records::tree::{self, BelowTasks, TASKS, WORKERS};
 use crate::records::{JobId, JobRecord, TaskId, TaskState, WorkerId, WorkerRecord};
@@ -33,8 +34,11 @@ impl Standing {
                     }
                 }
                 self.ledger.tasks_are(&jobs, &tasks, &clients);
-                self.refresh.tasks_seen = self.refresh.pending && answers >= self.refresh.tasks;
-                self.finish_refresh();
+                if let Refresh::Tasks(asked) = self.refresh
+                    && answers >= asked
+                {
+                    self.refresh = Refresh::Workers(self.workers.refresh());
+                }
             }
             Change::Created(path, node) | Change::Changed(path, node) => match (tree::below_tasks(&path), node) {
                 (Ok(BelowTasks::Job(job)), Some(node)) => {
@@ -77,17 +81,19 @@ impl Standing {
         }
     }
 
-    pub(super) fn worker_change(&mut self, change: Change) {
+    /// Changes that came together: workers that are missed at once are judged as one loss.
+    pub(super) fn worker_changes(&mut self, changes: Vec<Change>) {
+        let mut gone = Vec::new();
+        changes.into_iter().for_each(|change| self.worker_change(change, &mut gone));
+        self.workers_gone(&gone);
+    }
+
+    fn worker_change(&mut self, change: Change, gone: &mut Vec<WorkerId>) {
         match change {
             Change::Snapshot { nodes, answers } => {
                 let workers: Vec<_> =
                     nodes.iter().filter_map(|(name, node)| self.worker_record(name, node.as_ref()?)).collect();
-                if self.refresh.pending && answers >= self.refresh.workers {
-                    self.refresh.workers_seen = Some(workers);
-                    self.finish_refresh();
-                } else if !self.refresh.pending {
-                    self.ledger.workers_are(&workers, false);
-                }
+                self.workers_are(&workers, answers);
             }
             Change::Created(name, Some(node)) => {
                 if let Some((id, record)) = self.worker_record(&name, &node) {
@@ -95,31 +101,58 @@ impl Standing {
                     self.ledger.worker_is(&id, &record);
                 }
             }
+            Change::Changed(name, _) if self.stands_by => {
+                if let Ok(worker) = name.parse() {
+                    self.lists.written(worker);
+                }
+            }
             Change::Created(_, None) | Change::Changed(..) => {}
             Change::Deleted(name) => {
                 if let Ok(worker) = name.parse() {
                     info!(%worker, "a worker left");
-                    self.worker_gone(&worker);
+                    gone.push(worker);
                 }
             }
             Change::RootGone => warn!(root = WORKERS, "a root of the herd was deleted; create it again"),
         }
     }
 
-    pub(super) fn worker_gone(&mut self, worker: &WorkerId) {
-        // It is heard of twice where a write to it was refused before.
-        let calm_until_ms = if self.ledger.stops(worker) || self.ledger.load(worker).is_none() {
+    /// Exactly these workers exist.
+    fn workers_are(&mut self, workers: &[(WorkerId, WorkerRecord)], answers: u64) {
+        let present: HashSet<&WorkerId> = workers.iter().map(|(id, _)| id).collect();
+        let gone: Vec<WorkerId> = self.ledger.workers().filter(|id| !present.contains(id)).cloned().collect();
+        self.workers_gone(&gone);
+        if let Refresh::Workers(asked) = self.refresh
+            && answers >= asked
+        {
+            return self.finish_refresh(workers);
+        }
+        self.ledger.workers_are(workers, false);
+        if self.stands_by {
+            self.read_all_lists(); // what the leader wrote while nobody listened
+        }
+    }
+
+    pub(super) fn workers_gone(&mut self, gone: &[WorkerId]) {
+        // One is heard of twice where a write to it was refused before. Those that stop were to go.
+        let lost: Vec<&WorkerId> =
+            gone.iter().filter(|id| self.ledger.load(id).is_some() && !self.ledger.stops(id)).collect();
+        let calm_until_ms = if lost.is_empty() {
             None
         } else {
-            let left = self.ledger.workers().filter(|other| *other != worker).count();
-            self.calm.lost(left, Instant::now()).then(|| now_ms() + self.session.timeout().as_millis() as i64)
+            let left = self.ledger.workers().filter(|other| !gone.contains(other)).count();
+            let had_work: Vec<bool> = lost.into_iter().map(|id| self.ledger.has_work(id)).collect();
+            let storm = self.calm.lost(had_work, left, Instant::now());
+            storm.then(|| now_ms() + self.session.timeout().as_millis() as i64)
         };
         if calm_until_ms.is_some() {
             warn!("more than half of the workers are gone: giving them a session timeout to come back");
         }
-        self.ledger.worker_gone(worker, calm_until_ms);
-        self.windows.remove(worker);
-        self.busy.remove(worker);
+        for worker in gone {
+            self.ledger.worker_gone(worker, calm_until_ms);
+            self.windows.remove(worker);
+            self.busy.remove(worker);
+        }
     }
 
     fn job_record(&mut self, job: &JobId, node: &Node) -> Option<JobRecord> {

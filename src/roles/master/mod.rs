@@ -6,6 +6,8 @@
 //!
 //! What can go wrong, and what then happens:
 //! - It dies: its znode goes, the next candidate wins, reads the tree and plans. Nothing had to be handed over.
+//! - It dies together with workers: a master that stood by saw them go, and what they had (`standby`); when it leads it ends
+//!   their attempts, unless the tree says that somebody has.
 //! - It pauses past its session: its next write is refused by the guard; the session is over, and it joins again.
 //! - Its write is not answered: the plan is thrown away, the tree read anew, and planned again.
 //! - Its own znode is deleted by hand: its next write is refused; it steps down and joins again.
@@ -13,28 +15,30 @@
 mod calm;
 mod chores;
 mod facts;
+mod standby;
 mod sweep;
 mod window;
+mod write;
 
 use std::collections::{BTreeSet, HashMap};
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use tokio::time::{MissedTickBehavior, interval};
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use self::calm::Calm;
+use self::standby::Lists;
 use self::sweep::Idle;
 use self::window::Window;
 use super::life::Role;
 use super::now_ms;
 use crate::coordination::election::Election;
-use crate::coordination::op::REQUEST_BYTES_MAX;
-use crate::coordination::{Candidacy, Failure, Leadership, Mirror, Op, Refusal, Scope, Session, paths};
+use crate::coordination::{Candidacy, Failure, Leadership, Mirror, Op, Scope, Session, paths};
 use crate::ledger::Ledger;
-use crate::plan::{Plan, plan, rebalance, tidy};
+use crate::plan::{plan, rebalance, tidy};
 use crate::records::tree::{MASTER, TASKS, WORKERS};
-use crate::records::{MasterRecord, TaskId, TaskState, WorkerId, WorkerRecord};
+use crate::records::{MasterRecord, WorkerId, WorkerRecord};
 use crate::shutdown::Shutdown;
 
 /// How often windows are reckoned anew and lists tidied while nothing else happens.
@@ -63,7 +67,7 @@ impl Role for Master {
             read_changed: |_| true,
             remember_leaves: true,
         };
-        // Only the leader sets a worker's znode, so nobody has to read what it wrote.
+        // Only the leader sets a worker's znode, and need not read what it wrote; who stands by does so at leisure.
         let workers = Scope { levels: 1, read_created: |_| true, read_changed: |_| false, remember_leaves: false };
         let state = Standing {
             session: session.clone(),
@@ -71,7 +75,9 @@ impl Role for Master {
             ledger: Ledger::default(),
             tasks: Mirror::start(session.clone(), TASKS, tasks),
             workers: Mirror::start(session.clone(), WORKERS, workers),
-            refresh: Refresh::default(),
+            refresh: Refresh::Done,
+            stands_by: true,
+            lists: Lists::default(),
             assigned: false,
             windows: HashMap::new(),
             busy: BTreeSet::new(),
@@ -93,6 +99,9 @@ struct Standing {
     tasks: Mirror,
     workers: Mirror,
     refresh: Refresh,
+    stands_by: bool,
+    /// What the leader wrote, while this master stands by.
+    lists: Lists,
     /// Whether it has assigned anything since it won.
     assigned: bool,
     windows: HashMap<WorkerId, Window>,
@@ -107,15 +116,13 @@ struct Standing {
     complaints: HashMap<String, String>,
 }
 
-/// Which snapshots the leader must have seen before it may plan.
-#[derive(Default)]
-struct Refresh {
-    tasks: u64,
-    workers: u64,
-    /// The workers' snapshot, kept until the tasks' has come: assignments are adopted for known tasks only.
-    workers_seen: Option<Vec<(WorkerId, WorkerRecord)>>,
-    tasks_seen: bool,
-    pending: bool,
+/// Which snapshot the leader must see next, by the number that it asked for, before it may plan. First the tasks, then the
+/// workers: assignments are adopted for known tasks only.
+#[derive(PartialEq, Eq)]
+enum Refresh {
+    Tasks(u64),
+    Workers(u64),
+    Done,
 }
 
 enum Place {
@@ -139,14 +146,13 @@ impl Standing {
         let mut status = self.session.status();
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut look = interval(self.session.timeout() / 10);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut spare_time = false;
         loop {
             let mut removed = match &place {
                 Place::Leader(leadership, _) => self.lead(&leadership.guard(), spare_time).await?,
-                Place::Candidate(_) => {
-                    self.ledger.forget_interrupted();
-                    false
-                }
+                Place::Candidate(_) => false,
             };
             spare_time = false;
             if !removed {
@@ -164,15 +170,16 @@ impl Standing {
                     changes = self.tasks.next() => for change in changes.into_iter().flatten() {
                         self.task_change(change);
                     },
-                    changes = self.workers.next() => for change in changes.into_iter().flatten() {
-                        self.worker_change(change);
-                    },
+                    changes = self.workers.next() => self.worker_changes(changes.unwrap_or_default()),
+                    _ = look.tick(), if self.stands_by => self.lists.look(&self.session),
+                    read = self.lists.next(), if self.stands_by => self.lists_are(read),
                     _ = status.changed() => if matches!(place, Place::Leader(..)) {
                         self.begin_refresh(); // what was planned is thrown away
                     },
                     news = follow(&mut place) => match news? {
                         Some(Election::Won(leadership)) => {
                             info!(znode = leadership.path(), "leading");
+                            self.stand_by_no_more();
                             self.begin_refresh();
                             self.assigned = false;
                             let lost = Box::pin(leadership.lost());
@@ -189,6 +196,7 @@ impl Standing {
                 if let Place::Leader(leadership, _) = place {
                     leadership.resign().await;
                 }
+                self.stand_by();
                 place = self.candidate(master).await?;
             }
         }
@@ -196,7 +204,7 @@ impl Standing {
 
     /// What a leader does now; whether it learned that it does not lead.
     async fn lead(&mut self, guard: &Op, spare_time: bool) -> Result<bool, Failure> {
-        if self.refresh.pending || !self.session.lease().holds(Instant::now()) {
+        if self.refresh != Refresh::Done || !self.session.lease().holds(Instant::now()) {
             return Ok(false);
         }
         let acted = match self.act(guard, spare_time).await {
@@ -227,24 +235,17 @@ impl Standing {
 
     /// Asks for everything to be read anew; until it is there, nothing is planned.
     fn begin_refresh(&mut self) {
-        self.refresh = Refresh {
-            tasks: self.tasks.refresh(),
-            workers: self.workers.refresh(),
-            workers_seen: None,
-            tasks_seen: false,
-            pending: true,
-        };
+        self.refresh = Refresh::Tasks(self.tasks.refresh());
     }
 
-    fn finish_refresh(&mut self) {
-        if !self.refresh.pending || !self.refresh.tasks_seen {
-            return;
-        }
-        let Some(workers) = self.refresh.workers_seen.take() else { return };
-        self.refresh.pending = false;
+    /// These are the workers, and the tasks were read before. Attempts that ended with a worker are not forgotten: none that
+    /// somebody has ended by now is left, nor one whose task another worker holds.
+    fn finish_refresh(&mut self, workers: &[(WorkerId, WorkerRecord)]) {
+        self.refresh = Refresh::Done;
         self.ledger.wake(now_ms());
-        self.ledger.workers_are(&workers, true);
-        self.ledger.forget_interrupted();
+        self.ledger.workers_are(workers, true);
+        let now = Instant::now();
+        self.windows.values_mut().for_each(|window| window.listen(now));
         let counts = self.ledger.counts();
         info!(workers = workers.len(), waiting = counts.waiting, assigned = counts.assigned, "read the tree");
     }
@@ -271,7 +272,7 @@ impl Standing {
             if next.is_empty() && spare_time {
                 next = tidy(&mut self.ledger);
             }
-            let again = !next.interrupted.is_empty();
+            let again = !next.interrupted.is_empty(); // their tasks wait now
             if next.is_empty() {
                 return Ok(());
             }
@@ -297,63 +298,6 @@ impl Standing {
         };
         self.ledger.crowded().filter(|worker| silent(worker)).cloned().collect()
     }
-
-    /// Writes a plan. What is refused by itself (a worker that is gone, an attempt that ended otherwise) is booked, and
-    /// the rest written without it.
-    async fn write(&mut self, guard: &Op, plan: Plan) -> Result<(), Setback> {
-        debug!(assigned = plan.assigned, lists = plan.lists.len(), interrupted = plan.interrupted.len(), "writing");
-        let ends = plan.interrupted.iter().map(|(task, ended)| {
-            let op = Op::Set { path: task.path(), data: ended.state.to_json(), version: Some(ended.version) };
-            (Writes::End(task.clone(), ended.version, ended.state.clone()), op)
-        });
-        let lists = plan.lists.iter().map(|(id, record)| {
-            (Writes::List(id.clone()), Op::Set { path: id.path(), data: record.to_json(), version: None })
-        });
-        let mut left: Vec<(Writes, Op)> = ends.chain(lists).collect();
-        while !left.is_empty() {
-            let mut bytes = guard.bytes();
-            let fits = left.iter().take_while(|(_, op)| {
-                bytes += op.bytes();
-                bytes <= REQUEST_BYTES_MAX
-            });
-            let count = fits.count().clamp(1, left.len());
-            let ops: Vec<Op> = std::iter::once(guard).chain(left[..count].iter().map(|(_, op)| op)).cloned().collect();
-            let sent_at = Instant::now();
-            let done = match self.session.multi(&ops).await {
-                Ok(_) => left.drain(..count).map(|(what, _)| what).collect(),
-                Err(error) => match (error.failure, error.at) {
-                    (Failure::Refused(_), Some(0)) => return Err(Setback::Deposed),
-                    (Failure::Refused(Refusal::NoNode | Refusal::BadVersion), Some(at)) => {
-                        match left.remove(at - 1).0 {
-                            Writes::List(worker) => self.worker_gone(&worker),
-                            Writes::End(task, ..) => drop(self.ledger.interrupted.remove(&task)),
-                        }
-                        Vec::new()
-                    }
-                    (failure @ Failure::SessionOver(_), _) => return Err(Setback::SessionOver(failure)),
-                    (failure, at) => {
-                        warn!(%failure, ?at, "a plan was not written: reading the tree anew");
-                        return Err(Setback::Doubt);
-                    }
-                },
-            };
-            self.round_trip = self.round_trip.mul_f64(0.8) + sent_at.elapsed().mul_f64(0.2);
-            for what in done {
-                if let Writes::End(task, version, state) = what {
-                    let (attempt, worker) = (state.attempt, state.last().map(|last| &*last.worker));
-                    info!(%task, attempt, worker, dead = state.dead, "the attempt was lost with its worker");
-                    self.ledger.task_is(&task, version + 1, &state);
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-/// What one operation of a plan's multi does.
-enum Writes {
-    End(TaskId, i32, TaskState),
-    List(WorkerId),
 }
 
 /// Waits until the place changes: an election for a candidate, or `None` for a leader whose znode is gone.

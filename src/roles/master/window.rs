@@ -40,6 +40,11 @@ impl Window {
         self.last = now;
     }
 
+    /// Nothing could be heard of the worker until now.
+    pub(super) fn listen(&mut self, now: Instant) {
+        self.last = now;
+    }
+
     /// For how long it has completed nothing, as far as is known.
     pub(super) fn silent_for(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.last)

@@ -1,13 +1,14 @@
-//! The ledger and the planner, without a server.
+//! The ledger and the planner, without a server: what they decide, case by case; and `herd`, whatever happens to a herd.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod herd;
+
+use std::collections::BTreeMap;
 
 use herdsman::ledger::Ledger;
-use herdsman::plan::{plan, rebalance, tidy};
+use herdsman::plan::{Plan, plan, rebalance, take_back, tidy};
 use herdsman::records::{
     Assignment, JobId, JobRecord, OutcomeStatus, Policy, TaskId, TaskState, Withdrawn, WorkerId, WorkerRecord,
 };
-use proptest::prelude::*;
 
 fn job(name: &str) -> JobId {
     name.parse().expect("a job's id")
@@ -33,9 +34,16 @@ fn backlog(tasks: u32) -> Ledger {
     ledger
 }
 
+/// Plans, and the lists are written.
+fn write(ledger: &mut Ledger) -> Plan {
+    let next = plan(ledger);
+    next.lists.iter().for_each(|(id, _)| ledger.list_written(id));
+    next
+}
+
 /// The lists that a plan writes, as text.
 fn lists(ledger: &mut Ledger) -> BTreeMap<String, Vec<String>> {
-    plan(ledger).lists.into_iter().map(|(id, record)| (id.to_string(), record.assigned)).collect()
+    write(ledger).lists.into_iter().map(|(id, record)| (id.to_string(), record.assigned)).collect()
 }
 
 #[test]
@@ -105,7 +113,7 @@ fn a_kind_that_no_worker_runs_and_a_record_that_nobody_understands_block_nobody_
 fn a_completed_task_makes_room_and_leaves_the_list_with_the_next_write() {
     let mut ledger = backlog(3);
     ledger.worker_is(&worker("w"), &runs(2, &["k"]));
-    plan(&mut ledger);
+    write(&mut ledger);
     assert_eq!(ledger.task_gone(&job("j").task(0)), Some(worker("w")));
     assert_eq!(lists(&mut ledger)["w"], ["j/0000000001", "j/0000000002"]);
     ledger.task_gone(&job("j").task(1));
@@ -120,7 +128,7 @@ fn the_running_tasks_of_a_lost_worker_are_ended_in_the_tree_before_they_are_assi
     let mut ledger = backlog(3);
     ledger.worker_is(&worker("w"), &runs(1, &["k"]));
     ledger.set_window(&worker("w"), 2);
-    plan(&mut ledger);
+    write(&mut ledger);
     ledger.worker_gone(&worker("w"), None);
     ledger.worker_is(&worker("x"), &runs(4, &["k"]));
     let next = plan(&mut ledger);
@@ -135,7 +143,7 @@ fn the_running_tasks_of_a_lost_worker_are_ended_in_the_tree_before_they_are_assi
 fn a_task_set_to_another_version_is_unassigned_and_assigned_anew() {
     let mut ledger = backlog(1);
     ledger.worker_is(&worker("w"), &runs(1, &["k"]));
-    plan(&mut ledger);
+    write(&mut ledger);
     ledger.task_is(&job("j").task(0), 1, &TaskState { attempt: 1, ..TaskState::default() });
     assert_eq!(lists(&mut ledger)["w"], ["j/0000000000@1"]);
     ledger.task_is(&job("j").task(0), 0, &TaskState::default());
@@ -156,7 +164,7 @@ fn a_dead_task_is_not_assigned() {
 fn a_worker_that_hands_a_task_back_is_given_nothing_more() {
     let mut ledger = backlog(2);
     ledger.worker_is(&worker("w"), &runs(2, &["k"]));
-    plan(&mut ledger);
+    write(&mut ledger);
     let back = TaskState { returned_by: Some("w".to_owned()), ..TaskState::default() };
     assert_eq!(ledger.task_is(&job("j").task(1), 1, &back), Some(worker("w")));
     assert!(plan(&mut ledger).is_empty());
@@ -169,7 +177,7 @@ fn what_exceeds_a_window_moves_to_an_idle_worker_and_the_loser_is_written_first(
     let mut ledger = backlog(6);
     ledger.worker_is(&worker("z"), &runs(2, &["k"]));
     ledger.set_window(&worker("z"), 6);
-    plan(&mut ledger);
+    write(&mut ledger);
     ledger.worker_is(&worker("a"), &runs(2, &["k"]));
     assert!(rebalance(&mut ledger, &[worker("z")]).is_empty(), "within the window nothing moves");
     ledger.set_window(&worker("z"), 2);
@@ -180,14 +188,122 @@ fn what_exceeds_a_window_moves_to_an_idle_worker_and_the_loser_is_written_first(
     let order: Vec<&str> = moved.lists.iter().map(|(id, _)| id.as_str()).collect();
     assert_eq!(order, ["z", "a"]);
     assert_eq!(moved.lists[0].1.assigned.len(), 4, "as many as the other has idle slots");
-    assert_eq!(moved.lists[1].1.assigned, ["j/0000000005", "j/0000000004"]);
+    assert_eq!(moved.lists[1].1.assigned, ["j/0000000005@1", "j/0000000004@1"], "whoever had them cannot end them");
+    let set: Vec<_> = moved.moved.iter().map(|moved| (moved.task.n, moved.version, moved.data())).collect();
+    assert_eq!(set, [(5, 0, vec![]), (4, 0, vec![])], "nothing but the version changes");
+}
+
+/// Six tasks with `z`, two of them beyond its window, and room for both with `a`.
+fn crowded() -> Ledger {
+    let mut ledger = backlog(4);
+    ledger.worker_is(&worker("z"), &runs(2, &["k"]));
+    ledger.set_window(&worker("z"), 4);
+    write(&mut ledger);
+    ledger.set_window(&worker("z"), 2);
+    ledger.worker_is(&worker("a"), &runs(2, &["k"]));
+    ledger
+}
+
+#[test]
+fn what_was_not_moved_after_all_stays_where_it_was_in_its_order() {
+    let mut ledger = crowded();
+    let moved = rebalance(&mut ledger, &[worker("z")]).moved;
+    assert_eq!(moved.len(), 2);
+    take_back(&mut ledger, moved);
+    let want = ["j/0000000000", "j/0000000001", "j/0000000002", "j/0000000003"];
+    let tidied: BTreeMap<_, _> =
+        tidy(&mut ledger).lists.into_iter().map(|(id, r)| (id.to_string(), r.assigned)).collect();
+    assert_eq!((&tidied["z"][..], tidied["a"].len()), (&want.map(str::to_owned)[..], 0));
+    ledger.worker_gone(&worker("z"), None);
+    assert_eq!(plan(&mut ledger).interrupted.len(), 4, "and was there all the time");
+}
+
+#[test]
+fn a_job_that_nobody_can_run_keeps_no_task_parked() {
+    let mut ledger = crowded();
+    submit(&mut ledger, "exotic", 2, &kind("exotic"), 3);
+    assert_eq!(rebalance(&mut ledger, &[worker("z")]).moved.len(), 2);
+    let mut ledger = crowded();
+    submit(&mut ledger, "plain", 2, &kind("k"), 1);
+    assert!(rebalance(&mut ledger, &[worker("z")]).is_empty(), "that one goes to the idle worker");
+}
+
+#[test]
+fn what_was_never_written_to_a_list_was_never_attempted() {
+    let mut ledger = backlog(3);
+    ledger.worker_is(&worker("w"), &runs(1, &["k"]));
+    write(&mut ledger);
+    ledger.set_window(&worker("w"), 3);
+    assert_eq!(plan(&mut ledger).assigned, 2);
+    ledger.worker_gone(&worker("w"), None); // the write is refused
+    assert_eq!(plan(&mut ledger).interrupted.keys().map(|task| task.n).collect::<Vec<_>>(), [0]);
+    ledger.worker_is(&worker("x"), &runs(3, &["k"]));
+    assert_eq!(lists(&mut ledger)["x"], ["j/0000000001", "j/0000000002"], "the others wait as they are");
+}
+
+#[test]
+fn what_a_master_that_stands_by_reads_is_ended_when_worker_and_leader_are_lost() {
+    let mut ledger = backlog(4);
+    ledger.worker_is(&worker("w"), &runs(4, &["k"]));
+    let list = |entries: &[&str]| WorkerRecord {
+        assigned: entries.iter().map(|e| (*e).to_owned()).collect(),
+        ..runs(4, &["k"])
+    };
+    assert!(ledger.list_is(&worker("w"), &list(&["j/0000000000", "j/0000000001"])));
+    assert!(ledger.list_is(&worker("w"), &list(&["j/0000000001", "j/0000000002", "j/0000000003"])));
+    assert!(
+        !ledger.list_is(&worker("w"), &list(&["j/0000000001", "j/0000000002", "j/0000000003@1"])),
+        "not heard of yet"
+    );
+    ledger.task_is(&job("j").task(3), 1, &TaskState::default());
+    assert!(ledger.list_is(&worker("w"), &list(&["j/0000000001", "j/0000000002", "j/0000000003@1"])));
+    ledger.worker_gone(&worker("w"), None);
+    ledger.task_gone(&job("j").task(1)); // the worker had completed it
+    ledger.task_is(&job("j").task(2), 1, &TaskState { crashes: 1, ..TaskState::default() }); // the leader had ended it
+    // It wins, and reads the tree anew: what it saw is not forgotten.
+    let tasks: Vec<_> = [0, 2, 3].map(|n| (job("j").task(n), None)).into();
+    ledger.tasks_are(&[(job("j"), 1, Some(kind("k")))], &tasks, &[]);
+    ledger.workers_are(&[(worker("x"), runs(4, &["k"]))], true);
+    let next = write(&mut ledger);
+    let ended: Vec<_> =
+        next.interrupted.iter().map(|(task, ended)| (task.n, ended.version, ended.state.crashes)).collect();
+    assert_eq!(ended, [(3, 1, 1)]);
+    assert_eq!(next.lists[0].1.assigned, ["j/0000000002@1", "j/0000000000"], "and before it is assigned again");
+}
+
+#[test]
+fn an_attempt_is_not_ended_where_another_worker_holds_the_task_by_now() {
+    let mut ledger = backlog(2);
+    ledger.worker_is(&worker("w"), &runs(2, &["k"]));
+    write(&mut ledger);
+    ledger.worker_gone(&worker("w"), None);
+    let record = WorkerRecord { assigned: vec!["j/0000000001".to_owned()], ..runs(2, &["k"]) };
+    ledger.workers_are(&[(worker("x"), record)], true);
+    assert_eq!(plan(&mut ledger).interrupted.keys().map(|task| task.n).collect::<Vec<_>>(), [0]);
+    assert_eq!(ledger.counts().assigned, 1);
+    ledger.job_gone(&job("j"));
+    assert!(plan(&mut ledger).interrupted.is_empty(), "nor where the job is gone");
+}
+
+#[test]
+fn jobs_that_one_multi_created_are_two() {
+    let mut ledger = Ledger::default();
+    submit(&mut ledger, "a", 5, &kind("k"), 1);
+    submit(&mut ledger, "b", 5, &kind("k"), 1);
+    submit(&mut ledger, "older", 4, &kind("k"), 1);
+    ledger.worker_is(&worker("w"), &runs(3, &["k"]));
+    assert_eq!(lists(&mut ledger)["w"], ["older/0000000000", "a/0000000000", "b/0000000000"]);
+    ledger.job_gone(&job("a"));
+    assert!(ledger.has_outstanding(&job("b")));
+    ledger.job_gone(&job("b"));
+    assert_eq!(ledger.counts().assigned, 1);
 }
 
 #[test]
 fn a_takeover_moves_nothing_that_a_live_worker_has() {
     let mut ledger = backlog(5);
     ledger.worker_is(&worker("w"), &runs(2, &["k"]));
-    let written = plan(&mut ledger).lists;
+    let written = write(&mut ledger).lists;
     let mut successor = backlog(5);
     successor.workers_are(&written, true);
     assert!(plan(&mut successor).is_empty());
@@ -321,10 +437,10 @@ fn a_task_under_which_two_workers_were_lost_runs_alone_and_is_dead_with_the_thir
 fn where_no_slot_is_idle_one_worker_is_given_nothing_but_suspects_until_none_waits() {
     let mut ledger = backlog(9);
     ledger.worker_is(&worker("lost"), &runs(1, &["k"]));
-    plan(&mut ledger);
+    write(&mut ledger);
     ledger.worker_is(&worker("busy"), &runs(2, &["k"]));
     ledger.set_window(&worker("busy"), 3);
-    plan(&mut ledger);
+    write(&mut ledger);
     lose(&mut ledger, "lost");
     ledger.set_window(&worker("busy"), 9);
     assert!(lists(&mut ledger).is_empty(), "room in its window, and tasks that wait, but no idle slot");
@@ -336,12 +452,33 @@ fn where_no_slot_is_idle_one_worker_is_given_nothing_but_suspects_until_none_wai
 }
 
 #[test]
+fn a_worker_is_not_kept_for_suspects_that_it_cannot_run() {
+    let mut ledger = Ledger::default();
+    submit(&mut ledger, "gpu", 1, &kind("gpu"), 1);
+    submit(&mut ledger, "plain", 2, &kind("k"), 9);
+    ledger.worker_is(&worker("gpu"), &runs(1, &["gpu"]));
+    ledger.worker_is(&worker("lost"), &runs(1, &["k"]));
+    write(&mut ledger);
+    ledger.worker_is(&worker("busy"), &runs(1, &["k"]));
+    ledger.set_window(&worker("busy"), 2);
+    write(&mut ledger);
+    lose(&mut ledger, "gpu"); // and nobody else runs that kind
+    lose(&mut ledger, "lost");
+    assert_eq!(lists(&mut ledger).len(), 0, "kept for the suspect of its own kind");
+    for n in [1, 2, 0] {
+        ledger.task_gone(&job("plain").task(n));
+        write(&mut ledger);
+    }
+    assert_eq!(ledger.load(&worker("busy")), Some((1, 2)), "and given others once that has run");
+}
+
+#[test]
 fn in_a_storm_of_lost_workers_no_task_is_charged_and_none_assigned_again_before_its_end() {
     let mut ledger = backlog(3);
     ledger.wake(1_000);
     ledger.worker_is(&worker("w"), &runs(2, &["k"]));
     ledger.set_window(&worker("w"), 3);
-    plan(&mut ledger);
+    write(&mut ledger);
     ledger.worker_gone(&worker("w"), Some(5_000));
     for (task, ended) in plan(&mut ledger).interrupted {
         assert_eq!((ended.state.crashes, ended.state.attempt, ended.state.not_before_ms), (0, 1, Some(5_000)));
@@ -351,182 +488,4 @@ fn in_a_storm_of_lost_workers_no_task_is_charged_and_none_assigned_again_before_
     assert!(plan(&mut ledger).is_empty());
     ledger.wake(5_000);
     assert_eq!(lists(&mut ledger)["w2"].len(), 3);
-}
-
-/// What can happen to a herd, from the leader's point of view.
-#[derive(Debug, Clone)]
-enum Event {
-    Job(u8),
-    Submit(u8, u8),
-    Complete(u8, u8),
-    Fail(u8, u8),
-    Join(u8, u32),
-    Leave(u8),
-    Window(u8, usize),
-    CloseJob(u8),
-    Rebalance,
-    Lead,
-}
-
-fn event() -> impl Strategy<Value = Event> {
-    prop_oneof![
-        1 => (0..4u8).prop_map(Event::Job),
-        6 => (0..4u8, 0..20u8).prop_map(|(j, n)| Event::Submit(j, n)),
-        4 => (0..4u8, 0..20u8).prop_map(|(j, n)| Event::Complete(j, n)),
-        1 => (0..4u8, 0..20u8).prop_map(|(j, n)| Event::Fail(j, n)),
-        2 => (0..5u8, 1..4u32).prop_map(|(w, slots)| Event::Join(w, slots)),
-        1 => (0..5u8).prop_map(Event::Leave),
-        1 => (0..5u8, 0..12usize).prop_map(|(w, window)| Event::Window(w, window)),
-        1 => (0..4u8).prop_map(Event::CloseJob),
-        1 => Just(Event::Rebalance),
-        1 => Just(Event::Lead),
-    ]
-}
-
-/// The tree, as far as a leader cares: the truth that the ledger shadows.
-#[derive(Debug, Default)]
-struct Tree {
-    jobs: BTreeMap<JobId, (i64, JobRecord)>,
-    tasks: BTreeMap<TaskId, i32>,
-    workers: BTreeMap<WorkerId, WorkerRecord>,
-    /// Ids that were used; none is used twice.
-    used: BTreeSet<TaskId>,
-    incarnations: i64,
-}
-
-impl Tree {
-    fn read(&self) -> Ledger {
-        let mut ledger = Ledger::default();
-        let jobs: Vec<_> = self.jobs.iter().map(|(id, (czxid, r))| (id.clone(), *czxid, Some(r.clone()))).collect();
-        let tasks: Vec<_> = self.tasks.iter().map(|(id, v)| (id.clone(), Some((*v, TaskState::default())))).collect();
-        let workers: Vec<_> = self.workers.iter().map(|(id, r)| (id.clone(), r.clone())).collect();
-        ledger.tasks_are(&jobs, &tasks, &[]);
-        ledger.workers_are(&workers, true);
-        ledger
-    }
-}
-
-/// Carries out what the plan says, and tells the ledger what the tree would tell.
-fn write(tree: &mut Tree, ledger: &mut Ledger) -> Result<(), TestCaseError> {
-    loop {
-        let next = plan(ledger);
-        if next.is_empty() {
-            break;
-        }
-        for (id, record) in &next.lists {
-            tree.workers.insert(id.clone(), record.clone());
-            prop_assert_eq!(ledger.load(id).map(|(_, length)| length), Some(record.assigned.len()));
-        }
-        for (task, ended) in &next.interrupted {
-            prop_assert_eq!(tree.tasks.insert(task.clone(), ended.version + 1), Some(ended.version));
-            ledger.task_is(task, ended.version + 1, &ended.state);
-        }
-    }
-    Ok(())
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
-
-    #[test]
-    fn no_task_is_in_two_lists_and_none_waits_while_a_worker_could_take_it(events in proptest::collection::vec(event(), 1..120)) {
-        let (mut tree, mut ledger) = (Tree::default(), Ledger::default());
-        let mut names: BTreeMap<u8, JobId> = BTreeMap::new();
-        let mut workers: BTreeMap<u8, WorkerId> = BTreeMap::new();
-        for event in events {
-            match event {
-                Event::Job(j) => {
-                    tree.incarnations += 1;
-                    let id = job(&format!("job{j}-{}", tree.incarnations));
-                    if let std::collections::btree_map::Entry::Vacant(name) = names.entry(j) {
-                        name.insert(id.clone());
-                        let mut record = kind(if j == 3 { "rare" } else { "k" });
-                        record.policy.crash_limit = 0; // no task is kept apart from others
-                        ledger.job_is(&id, tree.incarnations, Some(&record));
-                        tree.jobs.insert(id, (tree.incarnations, record));
-                    }
-                }
-                Event::Submit(j, n) => if let Some(id) = names.get(&j) {
-                    let task = id.task(u32::from(n));
-                    if tree.used.insert(task.clone()) {
-                        ledger.task_is(&task, 0, &TaskState::default());
-                        tree.tasks.insert(task, 0);
-                    }
-                },
-                Event::Complete(j, n) => if let Some(id) = names.get(&j) {
-                    let task = id.task(u32::from(n));
-                    if tree.tasks.remove(&task).is_some() {
-                        ledger.task_gone(&task);
-                        ledger.task_gone(&task); // events come twice
-                    }
-                },
-                Event::Fail(j, n) => if let Some(id) = names.get(&j) {
-                    let task = id.task(u32::from(n));
-                    if let Some(version) = tree.tasks.get_mut(&task) {
-                        *version += 1;
-                        ledger.task_is(&task, *version, &TaskState::default());
-                    }
-                },
-                Event::Join(w, slots) => {
-                    tree.incarnations += 1;
-                    let id = worker(&format!("worker{w}-{}", tree.incarnations));
-                    if let std::collections::btree_map::Entry::Vacant(name) = workers.entry(w) {
-                        name.insert(id.clone());
-                        let record = if w == 4 { runs(slots, &["k", "rare"]) } else { runs(slots, &["k"]) };
-                        ledger.worker_is(&id, &record);
-                        tree.workers.insert(id, record);
-                    }
-                }
-                Event::Leave(w) => if let Some(id) = workers.remove(&w) {
-                    ledger.worker_gone(&id, None);
-                    tree.workers.remove(&id);
-                },
-                Event::Window(w, window) => if let Some(id) = workers.get(&w) {
-                    ledger.set_window(id, window);
-                },
-                Event::CloseJob(j) => if let Some(id) = names.remove(&j) {
-                    ledger.job_gone(&id);
-                    tree.jobs.remove(&id);
-                    tree.tasks.retain(|task, _| task.job != id);
-                },
-                Event::Rebalance => {
-                    let crowded: Vec<WorkerId> = ledger.crowded().cloned().collect();
-                    for (id, record) in rebalance(&mut ledger, &crowded).lists {
-                        tree.workers.insert(id, record);
-                    }
-                }
-                Event::Lead => {
-                    ledger = tree.read(); // another master takes over, with nothing but the tree
-                }
-            }
-            write(&mut tree, &mut ledger)?;
-
-            // In the tree: no live assignment twice, and none but to a worker that runs the kind.
-            let mut held = BTreeMap::new();
-            for (id, record) in &tree.workers {
-                for entry in &record.assigned {
-                    let assignment: Assignment = entry.parse().expect("we wrote it");
-                    if tree.tasks.get(&assignment.task) != Some(&assignment.version) {
-                        continue; // over; dropped with the next write
-                    }
-                    let kind = &tree.jobs[&assignment.task.job].1.kind;
-                    prop_assert!(record.kinds.contains(kind));
-                    prop_assert_eq!(held.insert(assignment.task, id.clone()), None);
-                }
-            }
-            // The ledger agrees with the tree, and so would one that read it anew.
-            let counts = ledger.counts();
-            prop_assert_eq!(counts.assigned, held.len());
-            prop_assert_eq!(counts.waiting + counts.assigned, tree.tasks.len());
-            prop_assert_eq!(tree.read().counts(), counts);
-            // Whoever waits, waits for a slot: no worker that runs the kind has one to spare.
-            for task in tree.tasks.keys().filter(|task| !held.contains_key(*task)) {
-                let kind = &tree.jobs[&task.job].1.kind;
-                for (id, record) in &tree.workers {
-                    let (slots, length) = ledger.load(id).expect("known");
-                    prop_assert!(!record.kinds.contains(kind) || length >= slots, "{task} waits while {id} is idle");
-                }
-            }
-        }
-    }
 }

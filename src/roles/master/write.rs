@@ -1,0 +1,123 @@
+//! Writing a plan, under the leader's guard.
+
+use std::time::Instant;
+
+use tracing::{debug, info, warn};
+
+use super::{Setback, Standing};
+use crate::coordination::op::REQUEST_BYTES_MAX;
+use crate::coordination::{Failure, MultiFailure, Op, Refusal};
+use crate::plan::{Moved, Plan, take_back};
+use crate::records::{TaskId, TaskState, WorkerId, WorkerRecord};
+
+/// What one operation of a plan's multi does.
+enum Writes {
+    End(TaskId, i32, TaskState),
+    List(WorkerId),
+}
+
+impl Standing {
+    /// Writes a plan. What is refused by itself (a worker that is gone, an attempt that ended otherwise) is booked, and
+    /// the rest written without it; but what moves tasks is written as one, or not.
+    pub(super) async fn write(&mut self, guard: &Op, plan: Plan) -> Result<(), Setback> {
+        debug!(assigned = plan.assigned, lists = plan.lists.len(), interrupted = plan.interrupted.len(), "writing");
+        if !plan.moved.is_empty() {
+            return self.write_moves(guard, plan.moved, &plan.lists).await;
+        }
+        let ends = plan.interrupted.iter().map(|(task, ended)| {
+            let op = Op::Set { path: task.path(), data: ended.state.to_json(), version: Some(ended.version) };
+            (Writes::End(task.clone(), ended.version, ended.state.clone()), op)
+        });
+        let lists = plan.lists.iter().map(|(id, record)| (Writes::List(id.clone()), set_list(id, record)));
+        let mut left: Vec<(Writes, Op)> = ends.chain(lists).collect();
+        while !left.is_empty() {
+            let mut bytes = guard.bytes();
+            let fits = left.iter().take_while(|(_, op)| {
+                bytes += op.bytes();
+                bytes <= REQUEST_BYTES_MAX
+            });
+            let count = fits.count().clamp(1, left.len());
+            let ops: Vec<Op> = std::iter::once(guard).chain(left[..count].iter().map(|(_, op)| op)).cloned().collect();
+            let sent_at = Instant::now();
+            let done = match self.session.multi(&ops).await {
+                Ok(_) => left.drain(..count).map(|(what, _)| what).collect(),
+                Err(error) => match refused(error)? {
+                    Some(at) => {
+                        match left.remove(at - 1).0 {
+                            Writes::List(worker) => self.workers_gone(&[worker]),
+                            Writes::End(task, ..) => self.ledger.not_interrupted(&task),
+                        }
+                        Vec::new()
+                    }
+                    None => return Err(Setback::Doubt),
+                },
+            };
+            self.round_trip = self.round_trip.mul_f64(0.8) + sent_at.elapsed().mul_f64(0.2);
+            for what in done {
+                match what {
+                    Writes::List(worker) => self.ledger.list_written(&worker),
+                    Writes::End(task, version, state) => {
+                        let (attempt, worker) = (state.attempt, state.last().map(|last| &*last.worker));
+                        info!(%task, attempt, worker, dead = state.dead, "the attempt was lost with its worker");
+                        self.ledger.task_is(&task, version + 1, &state);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets each task to its next version, so that whatever the worker that had it still sends is refused, together with
+    /// both lists. Where a task has ended, or a worker is gone, nothing is moved.
+    async fn write_moves(
+        &mut self,
+        guard: &Op,
+        moved: Vec<Moved>,
+        lists: &[(WorkerId, WorkerRecord)],
+    ) -> Result<(), Setback> {
+        let tasks = moved.iter().map(|moved| Op::Set {
+            path: moved.task.path(),
+            data: moved.data(),
+            version: Some(moved.version),
+        });
+        let set_lists = lists.iter().map(|(id, record)| set_list(id, record));
+        let ops: Vec<Op> = std::iter::once(guard.clone()).chain(tasks).chain(set_lists).collect();
+        let Err(error) = self.session.multi(&ops).await else {
+            lists.iter().for_each(|(id, _)| self.ledger.list_written(id));
+            for moved in moved {
+                debug!(task = %moved.task, "moved");
+                self.ledger.task_is(&moved.task, moved.version + 1, &moved.state);
+            }
+            return Ok(());
+        };
+        let first_list = 1 + moved.len();
+        take_back(&mut self.ledger, moved);
+        match refused(error)? {
+            Some(at) => {
+                // A task's own event follows; a worker's may take a while.
+                if let Some((worker, _)) = at.checked_sub(first_list).and_then(|at| lists.get(at)) {
+                    self.workers_gone(std::slice::from_ref(worker));
+                }
+                Ok(())
+            }
+            None => Err(Setback::Doubt),
+        }
+    }
+}
+
+fn set_list(id: &WorkerId, record: &WorkerRecord) -> Op {
+    Op::Set { path: id.path(), data: record.to_json(), version: None }
+}
+
+/// Which operation was refused because the world has moved on; `None` where nobody knows what was applied.
+fn refused(error: MultiFailure) -> Result<Option<usize>, Setback> {
+    match (error.failure, error.at) {
+        (Failure::Refused(_), Some(0)) => Err(Setback::Deposed),
+        (Failure::Refused(Refusal::NoNode | Refusal::BadVersion), Some(at)) => Ok(Some(at)),
+        (failure @ Failure::SessionOver(_), _) => Err(Setback::SessionOver(failure)),
+        (failure, at) => {
+            warn!(%failure, ?at, "a plan was not written: reading the tree anew");
+            Ok(None)
+        }
+    }
+}
