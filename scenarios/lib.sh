@@ -141,12 +141,19 @@ attempts() { grep -c "\"attempts\":$2[,}]" "$1" || true; }
 by() { grep -c "\"worker\":\"$2-" "$1" || true; }
 
 # audited TASKS [OTHERS]: the auditor's judgement on ZooKeeper's own logs, TASKS tasks done by them, and OTHERS that were not.
+# Where the scenario itself broke a rule by hand, planted names it: the auditor must name that, once, and nothing else.
 audited() {
     local logs=() server
     for server in "$work"/zookeeper/[0-9]*; do logs+=(--log "$server/data"); done
     client audit --settled "${logs[@]}" -o json >"$work/audit.json" ||
         client audit --settled "${logs[@]}" >"$work/verdict.tree" || true
-    check "the auditor finds every rule kept" grep -q '^{"verdict":"valid"' "$work/audit.json"
+    if [[ -z ${planted:-} ]]; then
+        check "the auditor finds every rule kept" grep -q '^{"verdict":"valid"' "$work/audit.json"
+    else
+        fact planted "$planted"
+        check "the auditor names what was done by hand ($planted), and finds every other rule kept" \
+            test "$(grep -o '"rule":"[a-z-]*"\|"doubts":[^]]*' "$work/audit.json" | tr '\n' ' ')" = "\"rule\":\"$planted\" \"doubts\":[ "
+    fi
     check "and $1 tasks submitted, each done once" test "$(figure submitted) $(figure done)" = "$(($1 + ${2:-0})) $1"
     if [[ -e $work/witness ]]; then
         local executions

@@ -7,11 +7,13 @@
 //! | [`txn`] | what a record says: ZooKeeper's binary encoding |
 //! | [`replay`] | the tree as it was at each zxid |
 //! | [`rules`] | the invariants of the protocol, checked at every zxid |
+//! | `timeline` | what happened when, for reports; judges nothing |
 //! | [`verdict`] | what came out: violations and figures |
 
 pub mod log;
 pub mod replay;
 pub mod rules;
+mod timeline;
 pub mod txn;
 pub mod verdict;
 

@@ -36,10 +36,19 @@ pub struct Tree {
 pub enum Effect {
     /// Created.
     Created(String),
-    /// Set, from this data.
-    Set(String, Vec<u8>),
+    /// Set; this is what it was.
+    Set(String, Znode),
     /// Deleted; this is what it was.
     Deleted(String, Znode),
+}
+
+impl Effect {
+    /// Where.
+    pub fn path(&self) -> &str {
+        match self {
+            Effect::Created(path) | Effect::Set(path, _) | Effect::Deleted(path, _) => path,
+        }
+    }
 }
 
 impl Tree {
@@ -61,9 +70,9 @@ impl Tree {
         below.filter(|(name, _)| !name.contains('/'))
     }
 
-    /// Whether anything is below a path.
-    pub fn has_children(&self, path: &str) -> bool {
-        self.children(path).next().is_some()
+    /// The paths of what ends with a session.
+    pub fn owned_by(&self, session: i64) -> &[String] {
+        self.ephemerals.get(&session).map_or(&[], Vec::as_slice)
     }
 
     /// Applies a transaction; what it did, in its order.
@@ -104,8 +113,8 @@ impl Tree {
             Op::Set { path, data, version } => {
                 let path = self.below(path)?;
                 let node = self.nodes.get_mut(&path)?;
-                let before = std::mem::replace(&mut node.data, data.clone());
-                node.version = *version;
+                let now = Znode { data: data.clone(), version: *version, ..*node };
+                let before = std::mem::replace(node, now);
                 Some(Effect::Set(path, before))
             }
             Op::Delete(path) => {

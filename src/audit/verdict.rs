@@ -145,16 +145,35 @@ impl Figures {
     }
 }
 
+/// How many cases of each broken rule the short text shows.
+const CASES_SHOWN: usize = 3;
+
 impl Verdict {
-    /// As text for people.
+    /// As text for people, a page: of each broken rule how often it was, and the first three cases.
     pub fn text(&self) -> String {
+        self.text_with(CASES_SHOWN)
+    }
+
+    /// The same with every case.
+    pub fn text_in_full(&self) -> String {
+        self.text_with(usize::MAX)
+    }
+
+    fn text_with(&self, cases_max: usize) -> String {
         let f = &self.figures;
         let mut text = format!("{}\n", self.verdict);
-        for violation in &self.violations {
-            text += &format!(
-                "  {}: {}\n      zxid {} by session {}, {}\n",
-                violation.rule, violation.what, violation.zxid, violation.session, violation.line
-            );
+        for (rule, cases) in self.by_rule() {
+            let times = if cases.len() == 1 { "once".to_owned() } else { format!("{} times", cases.len()) };
+            text += &format!("  {rule}: {times}\n");
+            for case in cases.iter().take(cases_max) {
+                text += &format!(
+                    "      {}\n          zxid {} by session {}, {}\n",
+                    case.what, case.zxid, case.session, case.line
+                );
+            }
+            if let more @ 1.. = cases.len().saturating_sub(cases_max) {
+                text += &format!("      and {more} more (client audit --all)\n");
+            }
         }
         for doubt in &self.doubts {
             text += &format!("  doubt: {doubt}\n");
@@ -179,5 +198,17 @@ impl Verdict {
             text += &format!("leader        {}: {} writes{takeover}\n", leader.candidate, leader.writes);
         }
         text
+    }
+
+    /// The violations of each broken rule, in the order in which the rules were first broken.
+    fn by_rule(&self) -> Vec<(&'static str, Vec<&Violation>)> {
+        let mut rules: Vec<(&'static str, Vec<&Violation>)> = Vec::new();
+        for violation in &self.violations {
+            match rules.iter_mut().find(|(rule, _)| *rule == violation.rule) {
+                Some((_, cases)) => cases.push(violation),
+                None => rules.push((violation.rule, vec![violation])),
+            }
+        }
+        rules
     }
 }

@@ -26,6 +26,8 @@ pub struct Case {
     pub faults: Vec<Fault>,
     /// How often a task was begun, by the second witness; `None` where its tasks leave no traces.
     pub executions: Option<usize>,
+    /// The rule that the scenario itself broke by hand, once; the auditor must have named it.
+    pub planted: Option<String>,
     /// The auditor's judgement.
     pub verdict: Verdict,
 }
@@ -69,8 +71,20 @@ impl Case {
             servers: data.len(),
             faults: text("faults").lines().filter_map(fault).collect(),
             executions: (!witness.is_empty()).then_some(begun),
+            planted: fs::read_to_string(folder.join("fact.planted")).ok().map(|rule| rule.trim().to_owned()),
             verdict,
         })
+    }
+
+    /// Whether every rule was kept, but for the one that was broken by hand.
+    pub fn is_valid(&self) -> bool {
+        match &self.planted {
+            None => self.verdict.verdict == "valid",
+            Some(rule) => {
+                let named: Vec<&str> = self.verdict.violations.iter().map(|violation| violation.rule).collect();
+                named == [rule] && self.verdict.doubts.is_empty()
+            }
+        }
     }
 
     /// When the herd's first znode came, in milliseconds since 1970.

@@ -37,7 +37,7 @@ pub fn page(cases: &[Case], chaos: &[ChaosOutput], when: &str, machine: &str) ->
 
 fn head(page: &mut String, cases: &[Case], when: &str, machine: &str) {
     let tasks: usize = cases.iter().map(|case| case.verdict.figures.submitted).sum();
-    let passed = cases.iter().filter(|case| !case.failed && case.verdict.verdict == "valid").count();
+    let passed = cases.iter().filter(|case| !case.failed && case.is_valid()).count();
     let faults: usize = cases.iter().map(|case| case.faults.len()).sum();
     let _ = write!(
         page,
@@ -50,12 +50,15 @@ fn head(page: &mut String, cases: &[Case], when: &str, machine: &str) {
          The judge is not our own output but **ZooKeeper's transaction log**. It holds every write that was made or refused, \
          in one total order, each with its session and time. The auditor (`client audit --log DATA_DIR`) reads the binary \
          files, replays the tree, and checks at every zxid:\n\n\
-         - every task ends once: completed in the transaction that records its outcome, or cancelled with its payload; no id \
-         is used twice;\n\
-         - an outcome is set once, by a session that owns a registered worker;\n\
+         - every task ends once: completed in the transaction that records its outcome, or, dead, removed with its payload; no \
+         id is used twice;\n\
+         - an outcome is set once, by a session that owns a registered worker which has the task in its list; nobody else ends \
+         an attempt, but the leader where a worker was lost with it;\n\
          - assignments are written only by the session that owns the lowest candidate for leadership, and never by a \
-         candidate after its successor has begun;\n\
-         - no task is in the lists of two live workers at once; a worker's znode is ephemeral;\n\
+         candidate after its successor has begun; each write of a leader or a worker is headed by the check of its own znode;\n\
+         - no task is in the lists of two live workers at once, nor in that of one without its kind and its tags;\n\
+         - what ends with a session is ephemeral, and gone by that session alone; a root is never deleted;\n\
+         - a job's record takes nothing back, and its outcomes are removed by its submitter until it is sealed;\n\
          - a sealed job gets no more tasks, and they are as many as its client counted;\n\
          - nothing is assigned that is dead, in backoff or delayed, or whose job waits for another that has not succeeded;\n\
          - of the jobs with one key, one at most has not ended;\n\
@@ -78,7 +81,11 @@ fn table(page: &mut String, cases: &[Case]) {
     for case in cases {
         let figures = &case.verdict.figures;
         let (shape, _) = case.title.split_once(": ").unwrap_or(("", ""));
-        let verdict = if case.failed { "FAILED" } else { case.verdict.verdict };
+        let verdict = match &case.planted {
+            _ if case.failed => "FAILED".to_owned(),
+            Some(rule) if case.is_valid() => format!("valid, but for *{rule}* by hand"),
+            _ => case.verdict.verdict.to_owned(),
+        };
         let executed = case.executions.map_or("-".to_owned(), |n| n.to_string());
         let takeover = takeover(case).map_or("-".to_owned(), |ms| format!("{ms} ms"));
         let _ = writeln!(
@@ -122,7 +129,8 @@ fn questions(page: &mut String, cases: &[Case]) {
             page,
             "Does that rest on the session alone? No. In `leader-deposed` the leader woke with its session alive and only \
              its znode gone. It did send its next assignment, and ZooKeeper's log shows it **refused**: {} transaction(s), \
-             by the check of the leader's own znode that heads each of its writes.\n\n",
+             by the check of the leader's own znode that heads each of its writes. The deletion by hand is what the auditor \
+             names, and all that it names.\n\n",
             case.verdict.figures.fenced
         );
     }

@@ -2,100 +2,121 @@
 //!
 //! | rule | what it says |
 //! |---|---|
-//! | `one-end` | a task ends once, or is outstanding: completed, or cancelled with its payload; its id is never used again |
+//! | `one-end` | a task ends once, or is outstanding: it goes with an outcome, or, dead, with its payload; its id is never used again |
 //! | `commit` | an outcome is set once, by a registered worker, in the transaction that deletes its task |
+//! | `holder` | a task is completed, and its attempt ended, by the worker that has it in its list, at its version; or the attempt by the leader, where a worker was lost with it and no other has it |
+//! | `writer` | a task's znode is set by its worker and by the leader, a dead one by anybody to retry it; the leader alone releases jobs |
+//! | `guard` | what a session writes as the leader or as a worker is headed by the check of its own znode |
 //! | `one-leader` | assignments are written by the session that owns the lowest candidate, and by no other |
 //! | `no-return` | no assignment by a candidate after the first one of its successor |
-//! | `ephemeral` | a worker's znode, and so its assignments, ends with its session |
-//! | `one-holder` | no task is in the lists of two live workers at once, at the version it has |
+//! | `ephemeral` | candidates, workers, attending clients and what is seen of running tasks end with their sessions, and nothing else does |
+//! | `foreign` | candidates, workers and attending clients go by their own sessions, or with their job; the roots never; what nobody sets is not set |
+//! | `one-holder` | no task is in the lists of two live workers at once, at the version it has, nor twice in one |
+//! | `misfit` | a worker is given only what it has the kind and the tags for |
+//! | `too-soon` | nothing is assigned that is dead, in backoff or delayed, or whose job waits for another |
 //! | `payload` | a payload comes and goes with its task, and nobody overwrites it |
+//! | `record` | of a job's and a worker's record nothing changes but what may, and nothing that was said is taken back |
+//! | `submitter` | before its job is sealed, a task is submitted, an outcome removed and the job closed by who opened or attends it |
 //! | `sealed` | a sealed job gets no more tasks, and its record counts those that it got |
 //! | `leftovers` | a job is closed with nothing left in it, and never opened again |
-//! | `too-soon` | nothing is assigned that is dead, in backoff or delayed, or whose job waits for another |
 //! | `unmarked` | a task that ends without success marks its job; only a withdrawn job's tasks are aborted |
 //! | `after` | a job is released from one before it only when that has ended, every task of it done |
 //! | `key` | of the jobs with one key, one at most has not ended |
 //! | `settled` | no task waits or runs at the end; only where that is demanded |
+//!
+//! | file | whose rules it holds |
+//! |---|---|
+//! | `author` | the leader's right, and every guard |
+//! | `owners` | the table of the tree: what is ephemeral, whose it is |
+//! | `assignments` | the workers' lists |
+//! | `tasks` | tasks, payloads, outcomes |
+//! | `jobs` | jobs' records and what they say of their tasks |
+//!
+//! Nothing is judged below a chroot where no herd was ever made: the four roots must have been created there.
 
-mod policy;
+mod assignments;
+mod author;
+mod jobs;
+mod owners;
+mod place;
+mod tasks;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use crate::audit::Ending;
-use crate::audit::log::{History, Record};
-use crate::audit::replay::{Effect, Tree};
-use crate::audit::txn::{Body, NO_NODE, Op};
-use crate::audit::verdict::{Figures, Leader, Life, Span, SpanEnd, Verdict, Violation};
-use crate::coordination::paths;
-use crate::records::tree::{BelowTasks, DATA, MASTER, TASKS, WORKERS, below_tasks};
-use crate::records::{Assignment, JobId, Outcome, OutcomeStatus, TaskId, TaskState, WorkerRecord};
+use self::author::Author;
+use self::jobs::Job;
+use self::place::Place;
+use self::tasks::Gone;
+use super::Ending;
+use super::log::{History, Record};
+use super::replay::{Effect, Tree};
+use super::timeline::Timeline;
+use super::txn::{Body, NO_NODE, Op};
+use super::verdict::{Figures, Verdict, Violation};
+use crate::records::tree::{DATA, ROOTS};
+use crate::records::{Assignment, JobId, TaskId, TaskState};
+
+/// How many of the herds in a log are named, where the one asked for is not.
+const HERDS_NAMED: usize = 20;
 
 /// The state of an audit.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Rules {
     tree: Tree,
+    chroot: String,
     figures: Figures,
     violations: Vec<Violation>,
+    timeline: Timeline,
+    /// Below which paths which roots were created, chroot or not.
+    herds: BTreeMap<String, BTreeSet<&'static str>>,
     /// Ids that were used; none is used twice.
     tasks_seen: HashSet<TaskId>,
     /// Of these, those that have not ended, and which record submitted them.
     open: BTreeMap<TaskId, usize>,
     /// Jobs that were ever opened; none is opened twice.
-    jobs: HashMap<JobId, Submissions>,
+    jobs: HashMap<JobId, Job>,
+    /// The jobs that were opened under each key, and are there.
+    keyed: HashMap<String, BTreeSet<JobId>>,
     /// Each live worker's list.
     lists: BTreeMap<String, BTreeSet<Assignment>>,
     holders: HashMap<Assignment, BTreeSet<String>>,
-    leaders: Vec<Leader>,
-    /// When each entry of a live list came.
-    assigned_ms: HashMap<(String, Assignment), i64>,
-    spans: Vec<Span>,
-    born_ms: HashMap<String, i64>,
-    lives: Vec<Life>,
+    /// What was in the list of a worker when that was lost, until it ends.
+    lost: HashSet<Assignment>,
     fenced_ms: Vec<i64>,
+    /// Candidates by number, each with its owner.
+    candidates: BTreeSet<(u32, String, i64)>,
     /// Sessions that are or were candidates or workers.
     members: HashSet<i64>,
-    /// Candidates that have led, and the sessions that own or owned them.
+    /// Sessions that opened or attended a job.
+    clients: HashSet<i64>,
+    /// Candidates that have led, by the sessions that own or owned them.
     led: HashMap<i64, String>,
 }
 
-/// What was submitted to a job.
+/// A transaction's author and effects, gathered before it is judged as a whole.
 #[derive(Debug, Default)]
-struct Submissions {
-    tasks: u32,
-    sealed: bool,
-}
-
-/// A transaction's effects on tasks, gathered before it is judged as a whole.
-#[derive(Default)]
 struct Step {
+    author: Author,
+    /// The workers whose lists it sets.
+    lists_set: Vec<String>,
+    /// The entries that are new in a list.
+    assigned: Vec<Assignment>,
     tasks_created: BTreeSet<TaskId>,
-    tasks_deleted: BTreeSet<TaskId>,
+    tasks_deleted: BTreeMap<TaskId, Gone>,
     payloads_created: BTreeSet<TaskId>,
     data_deleted: BTreeMap<TaskId, i32>,
     outcomes: BTreeMap<TaskId, (i32, Vec<u8>)>,
+    /// What it does that only the leader may, who checks its candidate first.
+    needs_candidate: Option<String>,
+    /// What it does that only a worker may, which checks its own znode first.
+    needs_worker: Option<String>,
 }
 
 impl Rules {
     /// For a herd below `chroot`, a path or `""`.
     pub fn new(chroot: &str) -> Self {
-        Rules {
-            tree: Tree::new(chroot),
-            figures: Figures::default(),
-            violations: Vec::new(),
-            tasks_seen: HashSet::new(),
-            open: BTreeMap::new(),
-            jobs: HashMap::new(),
-            lists: BTreeMap::new(),
-            holders: HashMap::new(),
-            leaders: Vec::new(),
-            assigned_ms: HashMap::new(),
-            spans: Vec::new(),
-            born_ms: HashMap::new(),
-            lives: Vec::new(),
-            fenced_ms: Vec::new(),
-            members: HashSet::new(),
-            led: HashMap::new(),
-        }
+        let chroot = chroot.trim_end_matches('/').to_owned();
+        Rules { tree: Tree::new(&chroot), chroot, ..Rules::default() }
     }
 
     /// Takes the next record.
@@ -115,16 +136,19 @@ impl Rules {
             }
             Body::CloseSession(_) | Body::Op(_) | Body::Multi(_) | Body::Other(_) => {}
         }
-        self.assignments_are_the_leaders(record);
-        let effects = self.tree.apply(&record.txn);
-        let mut step = Step::default();
-        for effect in &effects {
-            self.note(effect, &mut step, record);
+        self.look_for_herds(record);
+        let mut step = Step { author: self.author(&record.txn), ..Step::default() };
+        let effects = self.tree.apply(&record.txn).into_iter();
+        let mut effects: Vec<(Place, Effect)> = effects.map(|effect| (Place::of(effect.path()), effect)).collect();
+        // Lists last: who may end a task is who had it before the transaction.
+        effects.sort_by_key(|(place, _)| matches!(place, Place::Worker(_)));
+        for (place, effect) in &effects {
+            self.note(place, effect, &mut step, record);
         }
-        self.judge(&step, record);
-        if effects.iter().any(|effect| path_of(effect).starts_with(MASTER)) {
-            self.follow_leader(record);
-        }
+        self.judge_tasks(&mut step, record);
+        self.one_holder(&step, record);
+        self.assignments_are_the_leaders(&mut step, record);
+        self.is_guarded(&mut step, &effects, record);
     }
 
     /// A rule was broken, unless ZooKeeper had lost transactions by then: of what follows nothing can be said.
@@ -142,265 +166,66 @@ impl Rules {
         });
     }
 
-    /// The lowest candidate and its owner.
-    fn lowest(&self) -> Option<(String, i64)> {
-        let numbered = self.tree.children(MASTER).filter_map(|(name, node)| Some((paths::sequence(name)?, name, node)));
-        numbered.min_by_key(|(number, ..)| *number).map(|(_, name, node)| (name.to_owned(), node.owner))
-    }
-
-    /// Looks at the tree before the transaction: who may write assignments, and who does.
-    fn assignments_are_the_leaders(&mut self, record: &Record) {
-        if self.lists_set(record).is_empty() {
-            return;
-        }
-        let session = record.txn.session;
-        match self.lowest() {
-            Some((candidate, owner)) if owner == session => {
-                if let Some(leader) = self.leaders.last_mut().filter(|leader| leader.candidate == candidate) {
-                    leader.writes += 1;
-                    leader.first_write_ms.get_or_insert(record.txn.time_ms);
-                }
-                self.led.insert(session, candidate);
-            }
-            lowest => {
-                let lowest = lowest.map_or("there is none".to_owned(), |(name, _)| format!("the lowest is {name}"));
-                self.broken("one-leader", format!("an assignment by a session that does not lead; {lowest}"), record);
-                if let Some(former) = self.led.get(&session).cloned()
-                    && self.leaders.last().is_some_and(|now| now.candidate != former && now.writes > 0)
-                {
-                    self.broken("no-return", format!("{former} wrote after its successor"), record);
-                }
+    fn look_for_herds(&mut self, record: &Record) {
+        for op in record.txn.applied() {
+            if let Op::Create { path, .. } = op
+                && let Some((root, chroot)) = ROOTS.iter().find_map(|root| Some((*root, path.strip_suffix(root)?)))
+            {
+                self.herds.entry(chroot.to_owned()).or_default().insert(root);
             }
         }
     }
 
-    /// The workers whose lists a transaction sets.
-    fn lists_set(&self, record: &Record) -> Vec<String> {
-        let set = record.txn.applied().iter().filter_map(|op| match op {
-            Op::Set { path, .. } => self.tree.below(path),
-            Op::Create { .. } | Op::Delete(_) | Op::Check(_) | Op::Other(_) => None,
-        });
-        set.filter_map(|path| Some(path.strip_prefix(WORKERS)?.strip_prefix('/')?.to_owned())).collect()
-    }
-
-    fn follow_leader(&mut self, record: &Record) {
-        let lowest = self.lowest();
-        let now = record.txn.time_ms;
-        if let Some(leader) = self.leaders.last_mut()
-            && leader.until_ms.is_none()
-            && lowest.as_ref().is_none_or(|(name, _)| *name != leader.candidate)
-        {
-            leader.until_ms = Some(now);
+    fn note(&mut self, place: &Place, effect: &Effect, step: &mut Step, record: &Record) {
+        let (path, now, session) = (effect.path(), record.txn.time_ms, record.txn.session);
+        if let Effect::Created(path) = effect {
+            self.ends_as_it_should(place, path, record);
         }
-        if let Some((candidate, _)) = lowest
-            && self.leaders.last().is_none_or(|leader| leader.candidate != candidate)
-        {
-            self.figures.elections += 1;
-            let leader =
-                Leader { candidate, from_ms: now, until_ms: None, first_write_ms: None, takeover_ms: None, writes: 0 };
-            self.leaders.push(leader);
-        }
-    }
-
-    fn note(&mut self, effect: &Effect, step: &mut Step, record: &Record) {
-        let path = path_of(effect);
-        if path.matches('/').count() == 2 && !path.starts_with(DATA) {
+        self.is_ones_own(place, effect, step, record);
+        if let Place::Candidate | Place::Worker(_) | Place::Job(_) = place {
             match effect {
-                Effect::Created(_) => {
-                    self.born_ms.insert(path.to_owned(), record.txn.time_ms);
-                    if !path.starts_with(TASKS) {
-                        self.members.insert(record.txn.session);
-                    }
-                }
-                Effect::Deleted(..) => self.end_life(path, record.txn.time_ms),
+                Effect::Created(_) => self.timeline.born(path, now),
+                Effect::Deleted(..) => self.timeline.gone(path, now),
                 Effect::Set(..) => {}
             }
         }
-        if let Some(name) = path.strip_prefix(WORKERS).and_then(|p| p.strip_prefix('/')) {
-            self.worker_changed(name, effect, record);
-        } else if let Some(below) = path.strip_prefix(TASKS).and_then(|p| p.strip_prefix('/')) {
-            match below_tasks(below) {
-                Ok(BelowTasks::Job(job)) => self.job_changed(&job, effect, record),
-                Ok(BelowTasks::Task(task)) => self.task_changed(&task, effect, step, record),
-                Ok(BelowTasks::Client(..)) | Err(_) => {} // that one's, or somebody else's
+        if let Effect::Created(_) = effect {
+            match place {
+                Place::Candidate | Place::Worker(_) => drop(self.members.insert(session)),
+                Place::Job(_) | Place::Task(_) | Place::Client(_) => drop(self.clients.insert(session)),
+                _ => {}
             }
-        } else if let Some(below) = path.strip_prefix(DATA).and_then(|p| p.strip_prefix('/'))
-            && let Ok(task) = below.parse::<TaskId>()
-        {
-            match effect {
-                Effect::Created(_) => drop(step.payloads_created.insert(task)),
+        }
+        match place {
+            Place::Candidate => self.candidate_changed(effect, record),
+            Place::Worker(name) => {
+                if let Effect::Set(..) = effect {
+                    step.lists_set.push(name.clone());
+                }
+                self.worker_changed(name, effect, step, record);
+            }
+            Place::Job(job) => self.job_changed(job, effect, step, record),
+            Place::Task(task) => self.task_changed(task, effect, step, record),
+            Place::Client(job) => {
+                if let (Effect::Created(_), Some(job)) = (effect, self.jobs.get_mut(job)) {
+                    job.submitters.insert(session);
+                }
+            }
+            Place::Payload(task) => match effect {
+                Effect::Created(_) => drop(step.payloads_created.insert(task.clone())),
                 Effect::Set(..) => {
                     let node = self.tree.get(path);
                     let (version, data) = node.map_or((0, Vec::new()), |node| (node.version, node.data.clone()));
-                    step.outcomes.insert(task, (version, data));
+                    step.outcomes.insert(task.clone(), (version, data));
                 }
-                Effect::Deleted(_, node) => drop(step.data_deleted.insert(task, node.version)),
-            }
-        }
-    }
-
-    fn worker_changed(&mut self, name: &str, effect: &Effect, record: &Record) {
-        let node = self.tree.get(path_of(effect)).cloned();
-        let outlives = matches!(effect, Effect::Created(_)) && node.as_ref().is_some_and(|node| node.owner == 0);
-        let listed =
-            node.and_then(|node| WorkerRecord::from_json(&node.data).ok()).map(|worker| worker.assignments().0);
-        let list: BTreeSet<Assignment> = listed.unwrap_or_default().into_iter().collect();
-        if matches!(effect, Effect::Created(_)) && !list.is_empty() {
-            self.broken("one-leader", format!("{name} registered with assignments of its own"), record);
-        }
-        if outlives {
-            self.broken("ephemeral", format!("{name} would outlive its session"), record);
-        }
-        let before = self.lists.remove(name).unwrap_or_default();
-        let now = record.txn.time_ms;
-        let end = if matches!(effect, Effect::Deleted(..)) { SpanEnd::Lost } else { SpanEnd::Withdrawn };
-        for over in before.difference(&list) {
-            self.end_span(name, over, now, end);
-            if let Some(holders) = self.holders.get_mut(over) {
-                holders.remove(name);
-                if holders.is_empty() {
-                    self.holders.remove(over);
+                Effect::Deleted(_, node) => drop(step.data_deleted.insert(task.clone(), node.version)),
+            },
+            Place::Stored(job) => {
+                if let (Effect::Deleted(..), Some(_)) = (effect, self.tree.get(&job.path())) {
+                    self.broken("leftovers", format!("{path} was deleted, but job {job} is left"), record);
                 }
             }
-        }
-        for new in list.difference(&before) {
-            self.figures.assignments += 1;
-            self.holders.entry(new.clone()).or_default().insert(name.to_owned());
-            self.assigned_ms.insert((name.to_owned(), new.clone()), now);
-            self.may_be_assigned(new, record);
-        }
-        if !matches!(effect, Effect::Deleted(..)) {
-            self.lists.insert(name.to_owned(), list);
-        }
-    }
-
-    fn end_life(&mut self, path: &str, to_ms: i64) {
-        if let Some(from_ms) = self.born_ms.remove(path) {
-            self.lives.push(Life { path: path.to_owned(), from_ms, to_ms });
-        }
-    }
-
-    fn end_span(&mut self, worker: &str, assignment: &Assignment, to_ms: i64, end: SpanEnd) {
-        let key = (worker.to_owned(), assignment.clone());
-        let Some(from_ms) = self.assigned_ms.remove(&key) else { return };
-        let (worker, task) = (key.0, assignment.task.to_string());
-        self.spans.push(Span { worker, task, from_ms, to_ms, end });
-    }
-
-    fn job_changed(&mut self, job: &JobId, effect: &Effect, record: &Record) {
-        match effect {
-            Effect::Created(_) => {
-                self.figures.jobs += 1;
-                if self.jobs.insert(job.clone(), Submissions::default()).is_some() {
-                    self.broken("leftovers", format!("job {job} was opened a second time"), record);
-                }
-                self.look_whether_sealed(job, record);
-                self.has_the_key_alone(job, record);
-            }
-            Effect::Deleted(..) if self.tree.get(&job.data_path()).is_some() => {
-                self.broken("leftovers", format!("job {job} was closed, but {} is left", job.data_path()), record);
-            }
-            Effect::Set(_, before) => {
-                self.look_whether_sealed(job, record);
-                self.is_released_rightly(job, before, record);
-            }
-            Effect::Deleted(..) => {}
-        }
-    }
-
-    fn task_changed(&mut self, task: &TaskId, effect: &Effect, step: &mut Step, record: &Record) {
-        match effect {
-            Effect::Created(_) => {
-                self.figures.submitted += 1;
-                step.tasks_created.insert(task.clone());
-                self.open.insert(task.clone(), self.figures.transactions - 1);
-                if let Some(job) = self.jobs.get_mut(&task.job) {
-                    job.tasks += 1;
-                    if job.sealed {
-                        self.broken("sealed", format!("task {task} was submitted to a sealed job"), record);
-                    }
-                }
-                if !self.tasks_seen.insert(task.clone()) {
-                    self.broken("one-end", format!("task {task} was submitted a second time"), record);
-                }
-            }
-            Effect::Set(path, before) => {
-                let state = |data: &[u8]| TaskState::from_json(data).unwrap_or_default();
-                let now = self.tree.get(path).map(|node| state(&node.data)).unwrap_or_default();
-                self.figures.lost_attempts += usize::from(now.attempt > state(before).attempt);
-            }
-            Effect::Deleted(_, node) => {
-                step.tasks_deleted.insert(task.clone());
-                self.open.remove(task);
-                let assignment = Assignment { task: task.clone(), version: node.version };
-                let holders = self.holders.get(&assignment).cloned().unwrap_or_default();
-                for worker in holders {
-                    let owner = self.tree.get(&paths::join(WORKERS, &worker)).map(|node| node.owner);
-                    let end = if owner == Some(record.txn.session) { SpanEnd::Committed } else { SpanEnd::Withdrawn };
-                    self.end_span(&worker, &assignment, record.txn.time_ms, end);
-                }
-            }
-        }
-    }
-
-    fn judge(&mut self, step: &Step, record: &Record) {
-        for task in &step.tasks_deleted {
-            match (step.outcomes.get(task), step.data_deleted.get(task)) {
-                (Some(_), None) => {}
-                (None, Some(0)) => self.figures.cancelled += 1,
-                (None, None) if self.tree.get(&task.data_path()).is_none() => self.figures.cancelled += 1,
-                _ => self.broken("one-end", format!("task {task} was deleted without an outcome"), record),
-            }
-        }
-        for (task, (version, data)) in &step.outcomes {
-            if !step.tasks_deleted.contains(task) {
-                self.broken("commit", format!("an outcome for {task} was set apart from its task"), record);
-            }
-            if *version != 1 {
-                self.broken("commit", format!("{} was set to version {version}", task.data_path()), record);
-            }
-            let session = record.txn.session;
-            let status = Outcome::from_json(data).map(|outcome| outcome.status);
-            let by_worker = self.tree.children(WORKERS).any(|(_, node)| node.owner == session);
-            if matches!(status, Ok(OutcomeStatus::Done | OutcomeStatus::Failed)) && !by_worker {
-                self.broken("commit", format!("{task} was completed by a session without a worker"), record);
-            }
-            if let Ok(status) = status {
-                self.is_marked(task, status, record);
-            }
-            match status {
-                Ok(OutcomeStatus::Done) => self.figures.done += 1,
-                Ok(OutcomeStatus::Failed) => self.figures.failed += 1,
-                Ok(OutcomeStatus::Cancelled) => self.figures.cancelled += 1,
-                Ok(OutcomeStatus::Aborted) => self.figures.aborted += 1,
-                Err(error) => self.broken("commit", format!("the outcome of {task} is none: {error}"), record),
-            }
-        }
-        for (task, version) in &step.data_deleted {
-            if *version == 0 && !step.tasks_deleted.contains(task) {
-                self.broken("payload", format!("the payload of {task} was deleted without the task"), record);
-            }
-        }
-        for task in step.tasks_created.symmetric_difference(&step.payloads_created) {
-            // A payload that comes later, or a task without one, is somebody's who does not keep the protocol.
-            self.broken("payload", format!("{task} and its payload were not created together"), record);
-        }
-        self.one_holder(record);
-    }
-
-    /// Looks at what two or more live workers have in their lists.
-    fn one_holder(&mut self, record: &Record) {
-        let mut twice = Vec::new();
-        for assignment in self.lists_set(record).iter().filter_map(|name| self.lists.get(name)).flatten() {
-            let holders = &self.holders[assignment];
-            let holds = |node: &crate::audit::replay::Znode| node.version == assignment.version;
-            if holders.len() > 1 && self.tree.get(&assignment.task.path()).is_some_and(holds) {
-                twice.push(format!("{assignment} is assigned to {}", Vec::from_iter(holders.clone()).join(" and ")));
-            }
-        }
-        twice.dedup();
-        for what in twice {
-            self.broken("one-holder", what, record);
+            Place::Root | Place::Live | Place::Point(_) | Place::Hold | Place::Key | Place::Other => {}
         }
     }
 
@@ -415,6 +240,41 @@ impl Rules {
 
     /// Ends the audit.
     pub fn verdict(mut self, history: &History, ending: Ending) -> Verdict {
+        self.judge_the_end(history, ending);
+        self.timeline.end(history.records.last().map_or(0, |record| record.txn.time_ms));
+        self.figures.elections = self.timeline.elections;
+        self.figures.uncommitted = history.uncommitted;
+        self.figures.torn = history.torn;
+        let mut doubts = history.gaps.clone();
+        if let Some(first) = self.tree.contradictions.first() {
+            let count = self.tree.contradictions.len();
+            doubts.push(format!(
+                "ZooKeeper lost transactions that it had committed: {count} later ones contradict them, first {first}"
+            ));
+        }
+        if let Some(doubt) = self.lacks_its_herd() {
+            doubts.push(doubt);
+            self.violations.clear();
+        }
+        let verdict = match (self.violations.is_empty(), doubts.is_empty()) {
+            (false, _) => "invalid",
+            (true, false) => "unknown",
+            (true, true) => "valid",
+        };
+        Verdict {
+            verdict,
+            violations: self.violations,
+            doubts,
+            figures: self.figures,
+            leaders: self.timeline.leaders,
+            spans: self.timeline.spans,
+            lives: self.timeline.lives,
+            fenced_ms: self.fenced_ms,
+        }
+    }
+
+    /// Looks at what is left at the end of the log.
+    fn judge_the_end(&mut self, history: &History, ending: Ending) {
         let (mut vanished, mut unsettled) = (Vec::new(), Vec::new());
         for (task, at) in &self.open {
             self.figures.outstanding += 1;
@@ -443,47 +303,22 @@ impl Rules {
                 self.broken("leftovers", format!("{} is left without a job", job.data_path()), last);
             }
         }
-        for at in 1..self.leaders.len() {
-            let before = self.leaders[at - 1].until_ms;
-            let leader = &mut self.leaders[at];
-            leader.takeover_ms = leader.first_write_ms.zip(before).map(|(write, end)| write - end);
-        }
-        let last_ms = history.records.last().map_or(0, |record| record.txn.time_ms);
-        for (worker, assignment) in self.assigned_ms.keys().cloned().collect::<Vec<_>>() {
-            self.end_span(&worker, &assignment, last_ms, SpanEnd::Open);
-        }
-        for path in self.born_ms.keys().cloned().collect::<Vec<_>>() {
-            self.end_life(&path, last_ms);
-        }
-        self.figures.uncommitted = history.uncommitted;
-        self.figures.torn = history.torn;
-        let mut doubts = history.gaps.clone();
-        if let Some(first) = self.tree.contradictions.first() {
-            let count = self.tree.contradictions.len();
-            doubts.push(format!(
-                "ZooKeeper lost transactions that it had committed: {count} later ones contradict them, first {first}"
-            ));
-        }
-        let verdict = match (self.violations.is_empty(), doubts.is_empty()) {
-            (false, _) => "invalid",
-            (true, false) => "unknown",
-            (true, true) => "valid",
-        };
-        Verdict {
-            verdict,
-            violations: self.violations,
-            doubts,
-            figures: self.figures,
-            leaders: self.leaders,
-            spans: self.spans,
-            lives: self.lives,
-            fenced_ms: self.fenced_ms,
-        }
     }
-}
 
-fn path_of(effect: &Effect) -> &str {
-    match effect {
-        Effect::Created(path) | Effect::Set(path, _) | Effect::Deleted(path, _) => path,
+    /// Why nothing can be said at all: no herd was ever made there. Those that were are named.
+    fn lacks_its_herd(&self) -> Option<String> {
+        let herds = self.herds.iter().filter(|(_, roots)| roots.len() == ROOTS.len()).map(|(chroot, _)| chroot);
+        let herds: Vec<&str> = herds.map(|chroot| if chroot.is_empty() { "/" } else { chroot }).collect();
+        let asked = if self.chroot.is_empty() { "/" } else { &self.chroot };
+        if herds.contains(&asked) {
+            return None;
+        }
+        let more = herds.len().saturating_sub(HERDS_NAMED);
+        let named = herds[..herds.len() - more].join(", ");
+        Some(match (herds.len(), more) {
+            (0, _) => format!("the log holds no herd, at {asked} or anywhere else"),
+            (_, 0) => format!("the log holds no herd at {asked}; there are herds at {named}"),
+            _ => format!("the log holds no herd at {asked}; there are herds at {named}, and {more} more"),
+        })
     }
 }

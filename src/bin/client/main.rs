@@ -127,6 +127,9 @@ enum Command {
         /// Demand that every task has ended: the herd had its time, so what still waits or runs was lost sight of
         #[arg(long, env = "HERDSMAN_SETTLED")]
         settled: bool,
+        /// Show every case of each broken rule, not only the first three
+        #[arg(long, env = "HERDSMAN_ALL")]
+        all: bool,
         /// What goes to stdout
         #[arg(short, long, env = "HERDSMAN_OUTPUT", value_enum, default_value_t = Output::Table)]
         output: Output,
@@ -151,9 +154,9 @@ struct Which {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     cli::start_logging(cli.connect.log_format, "warn");
-    if let Command::Audit { logs, chroot, settled, output } = &cli.command {
+    if let Command::Audit { logs, chroot, settled, all, output } = &cli.command {
         let ending = if *settled { Ending::Settled } else { Ending::Open };
-        return cli::ended(audit(logs, chroot, ending, *output)).into();
+        return cli::ended(audit(logs, chroot, ending, *all, *output)).into();
     }
     cli::run(async {
         let shutdown = match Shutdown::on_signals() {
@@ -301,7 +304,7 @@ async fn look_with(client: &mut Client, command: Command) -> Result<Exit, Client
 }
 
 /// The auditor needs no ZooKeeper, only what it left behind.
-fn audit(logs: &[PathBuf], chroot: &str, ending: Ending, output: Output) -> Exit {
+fn audit(logs: &[PathBuf], chroot: &str, ending: Ending, all: bool, output: Output) -> Exit {
     let folders: Vec<&Path> = logs.iter().map(PathBuf::as_path).collect();
     let verdict = match herdsman::audit::audit(&folders, chroot, ending) {
         Ok(verdict) => verdict,
@@ -310,6 +313,7 @@ fn audit(logs: &[PathBuf], chroot: &str, ending: Ending, output: Output) -> Exit
     match output {
         Output::Quiet => {}
         Output::Json => cli::say(&format!("{}\n", serde_json::to_string(&verdict).unwrap_or_default())),
+        Output::Table if all => cli::say(&verdict.text_in_full()),
         Output::Table => cli::say(&verdict.text()),
     }
     match verdict.verdict {
