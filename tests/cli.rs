@@ -9,6 +9,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use herdsman::coordination::Op;
 use support::{LIMIT, zookeeper};
 
 /// A chroot with processes in it; they are killed when the test ends.
@@ -330,4 +331,34 @@ fn a_client_that_still_submits_to_a_job_that_is_cancelled_receives_what_it_had_s
     let outcomes = stdout(&ended);
     assert!(outcomes.lines().count() >= 4 && outcomes.lines().all(|line| line.contains(r#""status":"cancelled""#)));
     herd.until("nothing is left", |status| status.contains("queue    0 jobs"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_audit_tells_each_broken_rule_once_and_nothing_about_no_herd() {
+    let herd = Herd::new();
+    assert_eq!(code(&herd.client(&["submit", "--wait", "--kind", "echo", "--count", "5", "-o", "quiet"])), 0);
+    let (_, chroot) = herd.zookeeper.split_once('/').expect("it has a chroot");
+    let (data, chroot) = (support::server_folder().join("1/data"), format!("/{chroot}"));
+    let audit = |more: &[&str]| {
+        let args = [&["audit", "--log", data.to_str().expect("UTF-8")], more].concat();
+        herd.client(&args)
+    };
+    let nothing = audit(&["--chroot", "/nowhere"]);
+    assert_eq!(code(&nothing), 2);
+    let text = stdout(&nothing);
+    assert!(text.starts_with("unknown\n  doubt: the log holds no herd at /nowhere; there are herds at"), "{text}");
+    assert!(text.contains(&chroot), "{text}");
+    let valid = audit(&["--chroot", &chroot]);
+    assert_eq!((code(&valid), stdout(&valid).lines().next()), (0, Some("valid")), "{}", stdout(&valid));
+
+    let session = support::connect(&support::config_at(zookeeper(), &chroot)).await;
+    for n in 0..5 {
+        let (path, data) = (format!("/workers/w-{n}"), br#"{"slots":1,"kinds":[]}"#.to_vec());
+        session.write(Op::Create { path, data }).await.expect("created");
+    }
+    let (page, full) = (audit(&["--chroot", &chroot]), audit(&["--chroot", &chroot, "--all"]));
+    assert_eq!((code(&page), code(&full)), (1, 1));
+    let cases = |output: &Output| stdout(output).matches("would outlive its session").count();
+    assert_eq!((cases(&page), cases(&full)), (3, 5), "{}", stdout(&page));
+    assert!(stdout(&page).contains("  ephemeral: 5 times\n"), "{}", stdout(&page));
 }
