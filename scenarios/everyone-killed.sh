@@ -1,7 +1,8 @@
 # 2/2/2: everybody is killed at once, then masters and workers are started again.
 #
 # Breaks:     every process but ZooKeeper, by SIGKILL in the middle of the work.
-# Must hold:  nothing that was submitted is lost; a new herd completes it, and new clients collect it.
+# Must hold:  nothing that was submitted is lost; a new herd completes it, and new clients collect it. Whatever is executed
+#             again has a greater fencing token, though nobody is left who saw the first execution.
 # Takes:      about 12 s.
 
 export HERDSMAN_SESSION_TIMEOUT=2s
@@ -32,4 +33,5 @@ done
 cat "$work/red.out" "$work/blue.out" >>"$work/found" # what the killed clients had received before
 check "each of the 60 outcomes was received, by a killed client or a new one" test "$(distinct "$work/found")" = 60
 check "the jobs are gone from the tree" tree_is_clean
+check "each execution of a task had a greater fencing token than the one before" tokens_grow
 audited 60

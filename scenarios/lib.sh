@@ -41,6 +41,9 @@ witnessed() {
 }
 begun() { grep -c "^begin $1-" "$work/witness" 2>/dev/null || true; }
 begun_at_least() { (($(begun "$1") >= $2)); }
+# tokens_grow: each execution of a task has a greater fencing token than the one that began before. For scenarios in which
+# nobody is paused: their lines are written in the order in which tasks begin.
+tokens_grow() { awk '/^begin / { if (!($4 "" > last[$2] "")) exit 1; last[$2] = $4 }' "$work/witness"; }
 
 # client ARGS...: a client process, now.
 client() { "$bin/client" "$@" 2>>"$work/client.log"; }

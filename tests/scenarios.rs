@@ -78,6 +78,11 @@ fn scenario_client_killed_before_and_after_sealing() {
 }
 
 #[test]
+fn scenario_both_killed_leader_and_worker() {
+    passes("both-killed");
+}
+
+#[test]
 fn scenario_everyone_killed_at_once() {
     passes("everyone-killed");
 }
