@@ -21,8 +21,8 @@ use crate::handlers::in_handler;
 use crate::roles::client::ClientError;
 
 /// The end of each program's `--help`.
-pub const EXIT_CODES: &str = "Exit codes:\n  0  done\n  1  a task failed, or what was to be printed could not be\n  2  usage\n  3  not found\n  4  ZooKeeper \
-                              lost or unreachable\n  130  interrupted";
+pub const EXIT_CODES: &str = "Exit codes:\n  0  done\n  1  a task failed, or what was to be printed could not be\n  \
+                              2  usage\n  3  not found\n  4  ZooKeeper lost or unreachable\n  130  interrupted";
 
 /// How a program ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,7 +9,9 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use herdsman::cli::report::{Output, Report};
 use herdsman::cli::{self, ConnectArgs, Exit};
 use herdsman::records::JobId;
-use herdsman::roles::client::{self, Client, ClientError, Job, JobSpec, Limit, Results, Selected, WhenFull};
+use herdsman::roles::client::{
+    self, Client, ClientError, FinishedStatus, Job, JobSpec, Limit, Results, Selected, WhenFull,
+};
 use herdsman::shutdown::Shutdown;
 
 use super::policy::How;
@@ -182,7 +184,7 @@ async fn attend(
         job.seal().await
     };
     tokio::pin!(submitting);
-    let (mut submitted, mut explained, mut printed) = (false, false, 0);
+    let (mut submitted, mut explained, mut removed) = (false, false, 0);
     loop {
         tokio::select! {
             sent = &mut submitting, if !submitted => {
@@ -199,9 +201,10 @@ async fn attend(
                         if !submitted {
                             cli::note("not all is submitted: the job stays as it is now");
                         }
-                        return Err(ClientError::Undelivered { job: id, error, removed: printed });
+                        return Err(ClientError::Undelivered { job: id, error, removed });
                     }
-                    printed += 1; // asking for the next removes it
+                    // Asking for the next removes it.
+                    removed += usize::from(finished.status != FinishedStatus::Dead);
                 }
                 None => break,
             },
