@@ -32,7 +32,7 @@ const TARGETS: Targets =
     Targets { processes: MASTERS + WORKERS + CLIENTS + MIXED + BULK, bulk: BULK, servers: SERVERS };
 /// How often a client submits thousands where no fault has it begin: seldom, so that the log can be judged and two runs
 /// fit on two cores.
-const BULK_EVERY: Duration = Duration::from_secs(60);
+const BULK_EVERY: Duration = Duration::from_secs(120);
 /// How long everything may take to end after healing.
 const END_WITHIN: Duration = Duration::from_secs(120);
 /// How much longer than the session timeout nothing may be committed after healing.

@@ -117,9 +117,9 @@ pub fn draw(seed: u64, run: Duration, timeout: Duration, targets: Targets) -> Ve
             50..60 => (Fault::Cut, 0.1..2.0),
             60..66 => (Fault::DropRequests, 0.1..2.0),
             66..72 => (Fault::DropReplies, 0.1..2.0),
-            72..79 => (Fault::CutReply, 0.1..0.3),
-            79..84 => (Fault::CutLarge([(); 3].map(|()| rng.random_range(1..=8))), 1.0..2.0),
-            84..90 => (Fault::Delay, 0.5..2.0),
+            72..77 => (Fault::CutReply, 0.1..0.3),
+            77..85 => (Fault::CutLarge([(); 3].map(|()| rng.random_range(1..=8))), 1.0..2.0),
+            85..90 => (Fault::Delay, 0.5..2.0),
             _ => (Fault::ServerKill, 0.3..1.5),
         };
         let target = match fault {
