@@ -3,13 +3,14 @@
 # Breaks:     in rounds, the line of the client, of the worker and of the master in turn: it is cut instead of handing
 #             on the replies to 1 to 6 of the first multis over some size. Everything is drawn from a seed.
 # Must hold:  each task is delivered once, the auditor finds every rule kept, and no round takes 5 s longer than the
-#             same just before, without cuts.
-# Takes:      about 20 s for 6 rounds; ROUNDS=200 plays so many, SEED=N the same ones again, ROUND=N that one alone.
+#             same without cuts, just before or, where the machine was slower meanwhile, just after.
+# Takes:      about 20 s for 4 rounds; ROUNDS=200 plays so many, SEED=N the same ones again, ROUND=N that one alone.
 
 export HERDSMAN_SESSION_TIMEOUT=6s HERDSMAN_LOG=info,zookeeper_client=off
 seed=${SEED:-$((SRANDOM % 1000000))}
-first=${ROUND:-1} last=${ROUND:-${ROUNDS:-6}}
+first=${ROUND:-1} last=${ROUND:-${ROUNDS:-4}}
 longer_ms=5000       # how much longer than without cuts a round may take
+stalls_ms=35000      # how much longer, and it is not waited for
 rounds_per_server=9  # then a fresh one, so that its log stays short
 echo "    seed $seed, rounds $first to $last"
 
@@ -107,16 +108,21 @@ play_round() {
     echo "cut-replies $replies over $over" >&"${line_in[${served[$hurt]}]}"
     local before
     before=$(cut_off) # also: the schedule is in force
-    delivered hurt $((calm_ms + longer_ms))
-    local cuts=$(($(cut_off) - before))
+    delivered hurt $((calm_ms + stalls_ms))
+    local cuts=$(($(cut_off) - before)) hurt_ms=$took_ms
+    if ((hurt_ms - calm_ms > longer_ms)); then
+        delivered calm 60000
+        ((took_ms < calm_ms)) || calm_ms=$took_ms
+        ((hurt_ms - calm_ms <= longer_ms)) || broke "the client took $(s "$hurt_ms"), and $(s "$calm_ms") without cuts"
+    fi
     kill "${pids[m1]}" "${pids[w1]}"
     ended m1
     ended w1
     client audit --settled --log "$dir/1/data" --chroot "$chroot" >/dev/null || broke "the auditor does not say 'valid'"
-    echo "    round $round: $what: $cuts cut off, $(s "$took_ms"), and $(s "$calm_ms") without"
-    if ((took_ms - calm_ms > worst_ms)); then
-        worst_ms=$((took_ms - calm_ms))
-        worst="in round $round, $(s "$took_ms") and $(s "$calm_ms")"
+    echo "    round $round: $what: $cuts cut off, $(s "$hurt_ms"), and $(s "$calm_ms") without"
+    if ((hurt_ms - calm_ms > worst_ms)); then
+        worst_ms=$((hurt_ms - calm_ms))
+        worst="in round $round, $(s "$hurt_ms") and $(s "$calm_ms")"
     fi
     all_tasks=$((all_tasks + 2 * tasks)) all_cuts=$((all_cuts + cuts))
 }
