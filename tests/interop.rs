@@ -10,6 +10,8 @@ use std::sync::OnceLock;
 use serde_json::{Value, json};
 use support::{all, connect, eventually, fresh_config, until};
 
+use herdsman::audit::{Ending, audit};
+use herdsman::coordination::SessionConfig;
 use herdsman::roles::client::{JobSpec, open};
 use support::herd::{master, worker};
 
@@ -33,6 +35,14 @@ fn python() -> Command {
     let mut command = Command::new("python3");
     command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/interop/herd.py")).env("PYTHONPATH", folder);
     command
+}
+
+/// Whoever wrote it: the auditor finds every rule kept.
+fn keeps_every_rule(config: &SessionConfig) {
+    let address = config.zookeeper.to_string();
+    let chroot = &address[address.find('/').expect("tests have a chroot")..];
+    let verdict = audit(&[&support::server_folder().join("1/data")], chroot, Ending::Open).expect("readable");
+    assert_eq!(verdict.verdict, "valid", "{}", verdict.text());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -59,6 +69,7 @@ async fn a_python_client_submits_waits_collects_and_leaves_nothing() {
     for root in ["/tasks", "/data"] {
         assert_eq!(session.children(root).await, Ok(Some(Vec::new())));
     }
+    keeps_every_rule(&config);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -101,4 +112,5 @@ async fn a_python_worker_runs_a_kind_of_its_own_beside_ours() {
         (!workers.contains(&name)).then_some(())
     })
     .await;
+    keeps_every_rule(&config);
 }

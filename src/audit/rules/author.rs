@@ -47,8 +47,8 @@ impl Rules {
     /// Looks at the tree before the transaction.
     pub(super) fn author(&self, txn: &Txn) -> Author {
         let mut author = Author::default();
-        if txn.applied().is_empty() {
-            return author;
+        if txn.applied().is_empty() || !self.members.contains(&txn.session) {
+            return author; // a client's or a load's, which owns what it likes
         }
         author.is_client = self.clients.contains(&txn.session);
         author.leads = self.lowest().is_some_and(|(_, owner)| owner == txn.session);
