@@ -130,10 +130,15 @@ fn assign(ledger: &mut Ledger, written: &mut BTreeSet<WorkerId>) -> usize {
         && (!ledger.open.is_empty() || ledger.reserved.is_some())
         && let Some((priority, held, key)) = turns.pop_first()
     {
-        let Some(needs) = ledger.jobs[&key].needs.clone().filter(|needs| !nobody_meets.contains(needs)) else {
-            continue;
+        let Some(needs) = ledger.jobs[&key].needs.clone() else { continue };
+        // Who is kept for suspects is given those, though nobody has room for anything else.
+        let suspect = next_suspect(ledger, key, &needs);
+        let next = match suspect {
+            None if nobody_meets.contains(&needs) => None,
+            None => next_waiting(ledger, key, &needs),
+            suspect => suspect,
         };
-        let Some((n, worker)) = next_suspect(ledger, key, &needs).or_else(|| next_waiting(ledger, key, &needs)) else {
+        let Some((n, worker)) = next else {
             if !ledger.jobs[&key].waiting.is_empty() {
                 nobody_meets.insert(needs);
             }

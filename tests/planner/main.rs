@@ -452,6 +452,22 @@ fn where_no_slot_is_idle_one_worker_is_given_nothing_but_suspects_until_none_wai
 }
 
 #[test]
+fn a_worker_that_is_kept_for_suspects_is_given_them_though_a_job_before_theirs_finds_no_room() {
+    let mut ledger = backlog(3);
+    ledger.worker_is(&worker("lost"), &runs(1, &["k"]));
+    write(&mut ledger);
+    ledger.worker_is(&worker("busy"), &runs(1, &["k"]));
+    write(&mut ledger);
+    ledger.set_window(&worker("busy"), 3);
+    lose(&mut ledger, "lost");
+    write(&mut ledger);
+    assert_eq!(ledger.reserved(), Some(&worker("busy")));
+    submit(&mut ledger, "urgent", 2, &record(|r| r.policy.priority = 1), 9);
+    [1, 2].map(|n| ledger.task_gone(&job("j").task(n)));
+    assert_eq!(lists(&mut ledger)["busy"][0], "j/0000000000@1");
+}
+
+#[test]
 fn a_worker_is_not_kept_for_suspects_that_it_cannot_run() {
     let mut ledger = Ledger::default();
     submit(&mut ledger, "gpu", 1, &kind("gpu"), 1);
