@@ -15,7 +15,7 @@ pub const ASSIGNED_MAX: usize = 2000;
 const SUSPECTS_TRIED: usize = 16;
 /// The most tasks that one plan moves.
 const MOVED_MAX: usize = 64;
-/// What an entry of a list takes up at most, in bytes.
+/// What an entry of a list takes up at most, and what the path of a task does, in bytes.
 const ENTRY_BYTES: usize = 96;
 
 /// What to write, all of it under the leader's guard.
@@ -217,14 +217,11 @@ fn move_tasks(
             let free = |to: &Worker| !waiting.iter().any(|needs| needs.met_by(&to.record));
             let suits = |to: &Worker| to.has_idle_slot() && !entry.alone && free(to);
             let Some(to) = most_idle(ledger, &needs, suits) else { break };
-            bytes += [(&from, &*losers), (&to, &*gainers)]
-                .map(|(id, known)| added_bytes(ledger, id, known))
-                .iter()
-                .sum::<usize>();
+            let (task, state, version) = (job.id.task(entry.n), job.state(entry.n), entry.version);
+            bytes += state.to_json().len() + added_bytes(ledger, &from, losers) + added_bytes(ledger, &to, gainers);
             if bytes > REQUEST_BYTES_MAX / 2 {
                 return moved;
             }
-            let (task, state, version) = (job.id.task(entry.n), job.state(entry.n), entry.version);
             ledger.release(entry.job, entry.n);
             ledger.hold(&to, Entry { version: version + 1, ..entry.clone() });
             moved.push(Moved { task, version, state, origin: Origin { worker: from.clone(), place, entry } });

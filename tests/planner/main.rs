@@ -6,9 +6,7 @@ use std::collections::BTreeMap;
 
 use herdsman::ledger::Ledger;
 use herdsman::plan::{Plan, plan, rebalance, take_back, tidy};
-use herdsman::records::{
-    Assignment, JobId, JobRecord, OutcomeStatus, Policy, TaskId, TaskState, Withdrawn, WorkerId, WorkerRecord,
-};
+use herdsman::records::{JobId, JobRecord, OutcomeStatus, Policy, TaskState, Withdrawn, WorkerId, WorkerRecord};
 
 fn job(name: &str) -> JobId {
     name.parse().expect("a job's id")
@@ -463,7 +461,7 @@ fn a_worker_that_is_kept_for_suspects_is_given_them_though_a_job_before_theirs_f
     write(&mut ledger);
     assert_eq!(ledger.reserved(), Some(&worker("busy")));
     submit(&mut ledger, "urgent", 2, &record(|r| r.policy.priority = 1), 9);
-    [1, 2].map(|n| ledger.task_gone(&job("j").task(n)));
+    [1, 2].iter().for_each(|n| drop(ledger.task_gone(&job("j").task(*n))));
     assert_eq!(lists(&mut ledger)["busy"][0], "j/0000000000@1");
 }
 

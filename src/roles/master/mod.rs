@@ -179,7 +179,7 @@ impl Standing {
                     news = follow(&mut place) => match news? {
                         Some(Election::Won(leadership)) => {
                             info!(znode = leadership.path(), "leading");
-                            self.stand_by_no_more();
+                            self.stop_standing_by();
                             self.begin_refresh();
                             self.assigned = false;
                             let lost = Box::pin(leadership.lost());

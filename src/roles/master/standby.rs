@@ -63,7 +63,7 @@ impl Standing {
     }
 
     /// Leads from now on: the lists are its own, once everything was read anew.
-    pub(super) fn stand_by_no_more(&mut self) {
+    pub(super) fn stop_standing_by(&mut self) {
         self.stands_by = false;
         self.lists = Lists::default();
     }

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
+use super::Shift;
+use super::list::Stage;
 use super::load::Loaded;
-use super::{Shift, Stage};
 use crate::coordination::Op;
 use crate::handlers::{Signals, Sink};
 use crate::records::TaskId;

@@ -11,10 +11,11 @@
 //! - A commit is not answered: it is settled and sent again on the same session ([`Committer`]).
 //! - Its own znode is gone: the session is given up and everything begins anew.
 
+mod list;
 mod live;
 mod load;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout, timeout_at};
 use tracing::{debug, info, warn};
 
+use self::list::{Entry, Stage};
 use self::live::{InSlot, SHOW_EVERY};
 use self::load::{Loaded, Loader, Trouble};
 use super::life::Role;
@@ -118,25 +120,6 @@ struct Shift {
     stopping: Option<Instant>,
     /// The lease has ended: nothing is started.
     paused: bool,
-}
-
-/// An entry of the list.
-struct Entry {
-    /// The transaction that wrote the list in which it was first seen.
-    zxid: i64,
-    /// How often it was begun.
-    runs: u32,
-    stage: Stage,
-}
-
-enum Stage {
-    /// To be loaded, once the session can be trusted.
-    Stopped,
-    Loading,
-    Queued,
-    Running(InSlot),
-    Committing,
-    Over,
 }
 
 struct Ended {
@@ -238,68 +221,6 @@ impl Shift {
         let at_work = !self.running.is_empty() || !self.loading.is_empty() || !self.committing.is_empty();
         let stopped = |entry: &Entry| matches!(entry.stage, Stage::Stopped);
         !at_work && self.queue.is_empty() && !self.entries.values().any(stopped)
-    }
-
-    fn list_is(&mut self, node: &Node) {
-        self.version = Some(node.version);
-        let record = match WorkerRecord::from_json(&node.data) {
-            Ok(record) => record,
-            Err(error) => {
-                return warn!(
-                    worker = self.id,
-                    error, "cannot read my own znode; waiting for the leader to write it anew"
-                );
-            }
-        };
-        let (list, errors) = record.assignments();
-        for error in errors {
-            warn!(worker = self.id, error, "ignoring an assignment");
-        }
-        self.list = list;
-        self.take_list(node.mzxid);
-    }
-
-    /// Begins what is new in the list that was written by this transaction, and stops what is not in it any more.
-    fn take_list(&mut self, zxid: i64) {
-        let listed: HashSet<&Assignment> = self.list.iter().collect();
-        let withdrawn: Vec<Assignment> = self.entries.keys().filter(|a| !listed.contains(a)).cloned().collect();
-        for assignment in withdrawn {
-            match self.entries.remove(&assignment).map(|entry| entry.stage) {
-                Some(Stage::Running(slot)) => {
-                    info!(task = %assignment.task, "withdrawn: stopping it");
-                    self.busy -= 1;
-                    self.hide(&assignment.task, &slot);
-                    slot.stop_within(CANCEL_GRACE);
-                }
-                Some(Stage::Queued) => self.queue.retain(|(queued, _)| *queued != assignment),
-                Some(Stage::Stopped | Stage::Loading | Stage::Committing | Stage::Over) | None => {}
-            }
-        }
-        for assignment in &self.list {
-            if !self.entries.contains_key(assignment) {
-                self.entries.insert(assignment.clone(), Entry { zxid, runs: 0, stage: Stage::Loading });
-                let load = self.loader.load(assignment.clone());
-                self.loading.push_back(load);
-            }
-        }
-    }
-
-    /// Begins again what was stopped.
-    fn resume(&mut self) {
-        for assignment in &self.list {
-            if let Some(Entry { stage: stage @ Stage::Stopped, .. }) = self.entries.get_mut(assignment) {
-                *stage = Stage::Loading;
-                let load = self.loader.load(assignment.clone());
-                self.loading.push_back(load);
-            }
-        }
-    }
-
-    /// What becomes of an entry, if it has not been withdrawn.
-    fn stage(&mut self, assignment: &Assignment, stage: Stage) {
-        if let Some(entry) = self.entries.get_mut(assignment) {
-            entry.stage = stage;
-        }
     }
 
     fn loaded(&mut self, assignment: Assignment, loaded: Result<Arc<Loaded>, Trouble>) -> Result<(), Failure> {
