@@ -483,7 +483,8 @@ impl Herd {
         Ok(true)
     }
 
-    /// No assignment that has not ended is in two lists, and none with a worker that may not have it.
+    /// No assignment that has not ended is in two lists, and none with a worker that may not have it; nor is one taken from
+    /// a living worker that could still end it.
     fn one_holder(&self) -> Result<BTreeMap<TaskId, WorkerId>, TestCaseError> {
         let mut held = BTreeMap::new();
         for (id, record) in &self.workers {
@@ -493,6 +494,10 @@ impl Herd {
                 let other = held.insert(entry.task.clone(), id.clone());
                 prop_assert_eq!(other, None, "{} is in two lists, one of them of {}", entry, id);
             }
+        }
+        for (id, entry) in self.listed.iter().filter(|(id, entry)| self.workers.contains_key(id) && self.is_live(entry))
+        {
+            prop_assert_eq!(held.get(&entry.task), Some(id), "{} was taken from {}, which can still end it", entry, id);
         }
         Ok(held)
     }
