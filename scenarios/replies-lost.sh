@@ -28,6 +28,7 @@ ms() { echo $((${EPOCHREALTIME/[.,]/} / 1000)); }
 s() { printf '%d.%02d s' $(($1 / 1000)) $(($1 % 1000 / 10)); }
 # broke WHAT: this round; `fail`, with how to see it again.
 broke() {
+    printf '%s\n' --log "$dir/1/data" --chroot "$chroot" >"$work/broken" # for whoever audits it again
     client audit --log "$dir/1/data" --chroot "$chroot" 2>&1 | head -n 20 >"$work/verdict.tree" || true
     fail "$1, in round $round: $what. Again: SEED=$seed ROUND=$round scenarios/run replies-lost"
 }
