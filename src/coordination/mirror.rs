@@ -160,10 +160,14 @@ impl Follower {
         }
         self.session.sync().await?;
         if let Some((watch, _)) = watch {
-            let events = std::iter::from_fn(|| watch.try_next()).collect();
-            let changes = self.interpret(events).await?;
-            if !changes.is_empty() {
-                let _ = self.changes.send(changes).await;
+            let events: Vec<Event> = std::iter::from_fn(|| watch.try_next()).collect();
+            // Where everything is read anew, that shows what they did. Handed over by themselves, they would speak of znodes
+            // whose parents nobody has heard of yet.
+            if !self.leaves.is_empty() {
+                let changes = self.interpret(events).await?;
+                if !changes.is_empty() {
+                    let _ = self.changes.send(changes).await;
+                }
             }
         }
         let change = match self.read_everything().await? {

@@ -157,3 +157,27 @@ async fn a_mirror_of_nothing_says_so_and_sees_it_come() {
     session.close().await;
     assert_eq!(mirror.next().await, None);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_created_while_a_mirror_begins_is_read_with_its_first_snapshot() {
+    let config = fresh_config();
+    let (session, other) = (connect(&config).await, connect(&config).await);
+    let create = |path: String| Op::Create { path, data: b"x".to_vec() };
+    other.multi(&[create("/r".into()), create("/r/a".into())]).await.expect("created");
+    let creating = tokio::spawn(async move {
+        for n in 0.. {
+            if other.write(create(format!("/r/a/{n}"))).await.is_err() {
+                return;
+            }
+        }
+    });
+    let scope = Scope { levels: 2, read_created: |_| false, read_changed: |_| true, remember_leaves: true };
+    for _ in 0..50 {
+        let mut mirror = Mirror::start(session.clone(), "/r", scope);
+        let first = mirror.next().await.expect("the session lives");
+        let [Change::Snapshot { nodes, .. }] = &first[..] else { panic!("no snapshot: {first:?}") };
+        let unread = nodes.iter().find(|(_, node)| node.is_none());
+        assert_eq!(unread, None, "nothing was handed over before");
+    }
+    creating.abort();
+}
