@@ -157,24 +157,23 @@ async fn settle(
     guard: Option<&Op>,
     batch: Vec<Transaction>,
 ) -> Result<Vec<Transaction>, (Vec<Transaction>, Failure)> {
-    // The guard is read last: as long as it holds, nobody else may have removed what the batch made.
-    let paths: Vec<&str> = batch.iter().map(|t| t.ops[0].path()).chain(guard.map(Op::path)).collect();
     let read = match session.settle().await {
-        Ok(()) => read_all(session, &paths).await,
+        Ok(()) => witnesses(session, guard, &batch).await,
         Err(failure) => Err(failure),
     };
-    let mut nodes = match read {
-        Ok(nodes) => nodes,
+    let told = match read {
+        Ok(Ok(told)) => told,
+        Ok(Err(refusal)) => {
+            answer_all(batch, &CommitError::Guard(refusal));
+            return Ok(Vec::new());
+        }
+        // What may not be read tells nothing, and is not sent again either.
+        Err(Failure::Refused(refusal)) => {
+            answer_all(batch, &unanswered(refusal));
+            return Ok(Vec::new());
+        }
         Err(failure) => return Err((batch, failure)),
     };
-    if let Some(guard) = guard
-        && let Err(refusal) = still_holds(guard, nodes.pop().flatten().as_ref())
-    {
-        answer_all(batch, &CommitError::Guard(refusal));
-        return Ok(Vec::new());
-    }
-    let told: Vec<Told> =
-        batch.iter().zip(&nodes).map(|(t, node)| told(&t.ops[0], node.as_ref(), session.id())).collect();
     if told.contains(&Told::NotApplied) {
         return Ok(batch);
     }
@@ -182,17 +181,49 @@ async fn settle(
         batch.into_iter().for_each(|t| drop(t.reply.send(Ok(()))));
         return Ok(Vec::new());
     }
+    // What is absent was made and removed since, where anything else of the batch was consumed.
+    let consumed = told.iter().any(|told| matches!(told, Told::Refused(_)));
     let mut again = Vec::new();
     for (transaction, told) in batch.into_iter().zip(told) {
         match told {
-            Told::Refused(refusal) => {
-                let refused = CommitError::Refused { at: 0, refusal, unanswered: true };
-                let _ = transaction.reply.send(Err(refused));
-            }
+            Told::Refused(refusal) => answer_all(vec![transaction], &unanswered(refusal)),
+            Told::Absent if consumed => answer_all(vec![transaction], &unanswered(Refusal::NoNode)),
             Told::Applied | Told::NotApplied | Told::Absent | Told::Nothing => again.push(transaction),
         }
     }
     Ok(again)
+}
+
+/// What the witnesses tell, or why the guard does not hold any more. One is enough where it tells whether the multi was
+/// applied: they may be large by now, outcomes of what was submitted.
+async fn witnesses(
+    session: &Session,
+    guard: Option<&Op>,
+    batch: &[Transaction],
+) -> Result<Result<Vec<Told>, Refusal>, Failure> {
+    let (first, rest) = batch.split_at(1);
+    let mut told = Vec::new();
+    for some in [first, rest] {
+        // The guard is read last: as long as it holds, nobody else may have removed what the batch made.
+        let paths: Vec<&str> = some.iter().map(|t| t.ops[0].path()).chain(guard.map(Op::path)).collect();
+        let mut nodes = read_all(session, &paths).await?;
+        if let Some(guard) = guard
+            && let Err(refusal) = still_holds(guard, nodes.pop().flatten().as_ref())
+        {
+            return Ok(Err(refusal));
+        }
+        let tell = |(t, node): (&Transaction, &Option<Node>)| self::told(&t.ops[0], node.as_ref(), session.id());
+        told.extend(some.iter().zip(&nodes).map(tell));
+        if matches!(told[0], Told::Applied | Told::NotApplied) {
+            break;
+        }
+    }
+    Ok(Ok(told))
+}
+
+/// A second try of a transaction whose answer was lost would be refused like this.
+fn unanswered(refusal: Refusal) -> CommitError {
+    CommitError::Refused { at: 0, refusal, unanswered: true }
 }
 
 /// What a witness tells of the multi that it was part of.
@@ -202,8 +233,7 @@ enum Told {
     Applied,
     /// It was not: what it removes or replaces is there.
     NotApplied,
-    /// What it creates is not there. It was not applied, unless somebody does not keep to the protocol, which another witness
-    /// may tell.
+    /// What it creates is not there. It was not applied, unless that was removed since, which another witness may tell.
     Absent,
     /// A second try would be refused like this: it was applied, or somebody else was faster.
     Refused(Refusal),

@@ -158,6 +158,9 @@ impl Ledger {
             for (n, at) in job.deferred {
                 self.deferred.remove(&(at, key, n));
             }
+            if let Some(at) = job.record.and_then(|record| record.policy.not_before_ms) {
+                self.sleeping.remove(&(at, key));
+            }
         }
         self.ready.remove(&key);
         self.special.remove(&key);

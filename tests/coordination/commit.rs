@@ -133,6 +133,20 @@ async fn hazard_31_an_unanswered_batch_whose_guard_is_gone_since_is_not_sent_aga
 }
 
 #[tokio::test]
+async fn hazard_31_an_ephemeral_that_an_unanswered_batch_made_and_removed_is_not_made_again() {
+    let config = fresh_config();
+    let other = connect(&config).await;
+    other.multi(&[create("/place".into()), create("/t".into())]).await.expect("created");
+    let live = Op::CreateEphemeral { path: "/live".to_owned(), data: Vec::new(), sequential: false };
+    let guard = Op::Check { path: "/place".to_owned(), version: None };
+    let batch = vec![vec![live], vec![delete("/live", 0)], vec![delete("/t", 0)]];
+    let answers = unanswered(&config, Some(guard), batch, async {}).await;
+    let over = CommitError::Refused { at: 0, refusal: Refusal::NoNode, unanswered: true };
+    assert_eq!(answers, vec![Err(over); 3]);
+    assert_eq!(other.get("/live").await, Ok(None));
+}
+
+#[tokio::test]
 async fn hazard_7_a_commit_whose_reply_was_lost_is_applied_once() {
     let config = fresh_config();
     let line = Line::to(zookeeper()).await.expect("a port");

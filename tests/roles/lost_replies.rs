@@ -10,7 +10,7 @@ use herdsman::faults::cut_replies::CutReplies;
 use herdsman::faults::line::Line;
 use herdsman::handlers::Handlers;
 use herdsman::records::Policy;
-use herdsman::roles::client::{Client, JobSpec, Selected, open};
+use herdsman::roles::client::{Client, ClientError, JobSpec, Selected, open};
 
 use crate::support::herd::{Member, master, worker_with};
 use crate::support::{children, connect, fresh_config, next, server_folder, through, until, zookeeper};
@@ -173,4 +173,36 @@ async fn a_job_is_submitted_delivered_and_closed_whichever_of_its_replies_is_los
     w.stop().await;
     m.stop().await;
     assert_valid(&config, rounds * 3);
+}
+
+/// What was submitted, though its answer was lost and the job sealed by somebody else since, is acknowledged and delivered.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_is_in_the_tree_is_acknowledged_though_somebody_sealed_the_job_before_that_was_known() {
+    let config = fresh_config();
+    let (_m, _w) = herd(&config, 32).await;
+    let line = Line::to(zookeeper()).await.expect("a port");
+    let (job, mut results) =
+        open(&through(&line, &config), JobSpec::new("sleep"), &mut rand::rng()).await.expect("opened");
+    line.delay(Duration::from_millis(50)); // so that they gather
+    line.schedule(CutReplies::new([1], 10_000));
+    let submissions = join_all((0..120).map(|_| job.submit(b"1".to_vec())));
+    let sealing = async {
+        until("the reply is cut off", async || line.replies_cut() == 1).await;
+        line.cut();
+        let other = Client::connect(&config).await.expect("connected");
+        other.results(job.id(), true, true, |_| Ok(())).await.expect("sealed");
+        line.mend();
+    };
+    let (submitted, ()) = tokio::join!(submissions, sealing);
+    let (acknowledged, refused): (Vec<_>, Vec<_>) = submitted.into_iter().partition(Result::is_ok);
+    assert!(refused.iter().all(|error| matches!(error, Err(ClientError::Sealed(_)))), "{refused:?}");
+    assert!(acknowledged.len() > 30, "the batch that was cut off had more: {}", acknowledged.len());
+    let mut delivered = 0;
+    while let Some(finished) = next(&mut results).await {
+        assert!(finished.is_done(), "{finished:?}");
+        delivered += 1;
+    }
+    assert_eq!(delivered, acknowledged.len());
+    let session = connect(&config).await;
+    assert_eq!(session.get(&job.id().path()).await, Ok(None), "nothing was left in it, so it is closed");
 }

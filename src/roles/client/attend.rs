@@ -1,7 +1,7 @@
 //! A job known by its name: waiting for it, and collecting its outcomes. Any process can do this, at any time, whatever
 //! became of the one that submitted it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::time::Duration;
 
@@ -157,10 +157,13 @@ impl Client {
             Ok::<usize, ClientError>(tasks.len())
         };
         let (mut ended, mut taken, mut removed) = (Ended::default(), Vec::new(), 0);
+        let mut delivered = HashSet::new();
         let mut hand_over = |finished: &[Finished], removed| {
             let delivered = if finished.is_empty() { Ok(()) } else { deliver(finished) };
             delivered.map_err(|error| ClientError::Undelivered { job: job.clone(), error, removed })
         };
+        // Listed first: what ends meanwhile is in one of the two lists, or in both.
+        let with_znode = names(self.session.children(&job.path()).await?);
         for numbers in names(self.session.children(&job.data_path()).await?).chunks(CHUNK) {
             let tasks: Vec<TaskId> = numbers.iter().map(|n| job.task(*n)).collect();
             let reads = join_all(tasks.iter().map(|task| reader.read(task.data_path())));
@@ -170,6 +173,7 @@ impl Client {
             for (task, node) in tasks.into_iter().zip(nodes) {
                 if let Some(node) = node?.filter(|node| node.version > 0) {
                     finished.push(Finished::with_outcome(&task, &node.data));
+                    delivered.insert(task.n);
                     taken.push(task);
                 }
             }
@@ -177,7 +181,7 @@ impl Client {
             finished.iter().for_each(|finished| ended.tally.count(finished));
         }
         removed += remove(taken).await?;
-        for numbers in names(self.session.children(&job.path()).await?).chunks(CHUNK) {
+        for numbers in with_znode.chunks(CHUNK) {
             let tasks: Vec<TaskId> = numbers.iter().map(|n| job.task(*n)).collect();
             let nodes = join_all(tasks.iter().map(|task| reader.read(task.path()))).await;
             let mut finished = Vec::new();
@@ -185,7 +189,12 @@ impl Client {
                 match node?.map(|node| TaskState::from_json(&node.data)) {
                     Some(Ok(state)) if state.dead => finished.push(Finished::dead(&task, &state)),
                     Some(_) => ended.tally.outstanding += 1,
-                    None => {}
+                    None if delivered.contains(&task.n) => {}
+                    // It ended between the two reads: whoever asks again will find its outcome, unless somebody has taken it.
+                    None => {
+                        let stored = self.session.get(&task.data_path()).await?;
+                        ended.tally.outstanding += usize::from(stored.is_some_and(|node| node.version > 0));
+                    }
                 }
             }
             hand_over(&finished, removed)?;

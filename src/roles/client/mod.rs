@@ -64,7 +64,8 @@ pub enum ClientError {
     /// There is no job at all.
     #[error("there is no job")]
     NoJob,
-    /// Somebody sealed the job: nothing more can be submitted.
+    /// Somebody sealed the job: nothing more can be submitted. A task whose submission had no answer by then may have been
+    /// submitted, and collected by whoever sealed it.
     #[error("job {0} was sealed by somebody else: nothing more can be submitted to it")]
     Sealed(JobId),
     /// Another job has the key, and has not ended.

@@ -192,7 +192,6 @@ impl Submitter {
             self.record = self.parse(&node)?;
             show(session, &self.client).await?;
             if self.record.sealed {
-                self.sealed_by_somebody();
                 break None;
             }
             let set = Op::Set { path: self.id.path(), data: node.data, version: Some(node.version) };
@@ -206,6 +205,9 @@ impl Submitter {
         let present = session.children(&self.id.data_path()).await?.unwrap_or_default();
         for n in present.iter().filter_map(|name| task_number(name).ok()) {
             self.acknowledge(n); // how far it is the mirror's snapshot will tell
+        }
+        if version.is_none() {
+            self.sealed_by_somebody();
         }
         // What was being read when the session ended is looked at again.
         for task in self.tasks.values_mut() {
@@ -222,7 +224,7 @@ impl Submitter {
         JobRecord::from_json(&node.data).map_err(malformed)
     }
 
-    /// Only what was acknowledged can still be collected.
+    /// Only what is in the tree can still be collected.
     fn sealed_by_somebody(&mut self) {
         if let Seal::Wanted(Some(reply)) = std::mem::replace(&mut self.seal, Seal::Sealed) {
             let _ = reply.send(Ok(()));
@@ -348,14 +350,10 @@ impl Submitter {
 
     fn submitted(&mut self, n: u32, submitted: Result<(), CommitError>, calls: &mut Calls) -> Result<(), End> {
         match submitted {
-            Ok(()) => match self.acknowledge(n) {
-                Some(Seen::Set(node)) => self.changed(n, node),
-                Some(Seen::Absent) => self.fetch(n, calls),
-                Some(Seen::Nothing) | None => {}
-            },
+            Ok(()) => self.acknowledged_as_seen(n, calls),
             // There already: our own create. Nobody else submits to this job.
             Err(CommitError::Refused { refusal: Refusal::NodeExists, .. }) => {
-                self.acknowledge(n);
+                self.acknowledged_as_seen(n, calls);
                 self.fetch(n, calls);
             }
             Err(CommitError::Guard(_)) => return Err(End::Rejoin),
@@ -368,6 +366,14 @@ impl Submitter {
             }
         }
         Ok(())
+    }
+
+    fn acknowledged_as_seen(&mut self, n: u32, calls: &mut Calls) {
+        match self.acknowledge(n) {
+            Some(Seen::Set(node)) => self.changed(n, node),
+            Some(Seen::Absent) => self.fetch(n, calls),
+            Some(Seen::Nothing) | None => {}
+        }
     }
 
     /// The task is in the tree, or was; what was seen of it before that was known.

@@ -34,6 +34,9 @@ impl Standing {
                     }
                 }
                 self.ledger.tasks_are(&jobs, &tasks, &clients);
+                if self.stands_by {
+                    self.read_all_lists(); // some may name tasks that were not known when they were read
+                }
                 if let Refresh::Tasks(asked) = self.refresh
                     && answers >= asked
                 {
@@ -129,7 +132,11 @@ impl Standing {
         }
         self.ledger.workers_are(workers, false);
         if self.stands_by {
-            self.read_all_lists(); // what the leader wrote while nobody listened
+            for (id, record) in workers {
+                if !self.ledger.list_is(id, record) {
+                    self.lists.written(id.clone());
+                }
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Every master, leader or not, mirrors `/tasks` and `/workers` in its [`Ledger`] and stands in the election. The
 //! leader plans on every change, writes each plan in one multi under its guard, and lets the next changes gather
-//! meanwhile. It holds no state that the tree does not.
+//! meanwhile. What it knows beyond the tree is which attempts ended with their workers, until it has written that down.
 //!
 //! What can go wrong, and what then happens:
 //! - It dies: its znode goes, the next candidate wins, reads the tree and plans. Nothing had to be handed over.
@@ -277,18 +277,19 @@ impl Standing {
                 return Ok(());
             }
             let assigned = next.assigned;
-            self.write(guard, next).await?;
+            let as_planned = self.write(guard, next).await?;
             if assigned > 0 && !self.assigned {
                 self.assigned = true;
                 info!(at_ms = now_ms(), "first assignment as leader");
             }
-            if !again {
+            if !again || !as_planned {
                 return Ok(());
             }
         }
     }
 
-    /// Workers with more than their slots can take soon, and none of whose running tasks can have ended unseen.
+    /// Workers with more than their slots can take soon, and of whom nothing was heard for so long that what their slots hold
+    /// must be running still, as far as can be told.
     fn crowded(&mut self, now: Instant) -> Vec<WorkerId> {
         let patience = PATIENCE.max(self.round_trip * 20);
         let windows = &mut self.windows;

@@ -65,6 +65,7 @@ impl Standing {
     /// Leads from now on: the lists are its own, once everything was read anew.
     pub(super) fn stop_standing_by(&mut self) {
         self.stands_by = false;
+        self.idle = super::Idle::default(); // what was idle when it led before may have been busy since
         self.lists = Lists::default();
     }
 

@@ -18,8 +18,9 @@ enum Writes {
 
 impl Standing {
     /// Writes a plan. What is refused by itself (a worker that is gone, an attempt that ended otherwise) is booked, and
-    /// the rest written without it; but what moves tasks is written as one, or not.
-    pub(super) async fn write(&mut self, guard: &Op, plan: Plan) -> Result<(), Setback> {
+    /// the rest written without it; but what moves tasks is written as one, or not. `false` where the tree was ahead, and is
+    /// to be heard before anything else is planned.
+    pub(super) async fn write(&mut self, guard: &Op, plan: Plan) -> Result<bool, Setback> {
         debug!(assigned = plan.assigned, lists = plan.lists.len(), interrupted = plan.interrupted.len(), "writing");
         if !plan.moved.is_empty() {
             return self.write_moves(guard, plan.moved, &plan.lists).await;
@@ -30,6 +31,7 @@ impl Standing {
         });
         let lists = plan.lists.iter().map(|(id, record)| (Writes::List(id.clone()), set_list(id, record)));
         let mut left: Vec<(Writes, Op)> = ends.chain(lists).collect();
+        let mut as_planned = true;
         while !left.is_empty() {
             let mut bytes = guard.bytes();
             let fits = left.iter().take_while(|(_, op)| {
@@ -43,9 +45,15 @@ impl Standing {
                 Ok(_) => left.drain(..count).map(|(what, _)| what).collect(),
                 Err(error) => match refused(error)? {
                     Some(at) => {
+                        as_planned = false;
                         match left.remove(at - 1).0 {
                             Writes::List(worker) => self.workers_gone(&[worker]),
-                            Writes::End(task, ..) => self.ledger.not_interrupted(&task),
+                            // The tree is ahead: that will be heard of, and perhaps of other ends that are due no more. A worker
+                            // that handed everything back, and left, may be heard of by its leaving first.
+                            Writes::End(task, ..) => {
+                                self.ledger.not_interrupted(&task);
+                                left.retain(|(what, _)| matches!(what, Writes::List(_)));
+                            }
                         }
                         Vec::new()
                     }
@@ -64,7 +72,7 @@ impl Standing {
                 }
             }
         }
-        Ok(())
+        Ok(as_planned)
     }
 
     /// Sets each task to its next version, so that whatever the worker that had it still sends is refused, together with
@@ -74,7 +82,7 @@ impl Standing {
         guard: &Op,
         moved: Vec<Moved>,
         lists: &[(WorkerId, WorkerRecord)],
-    ) -> Result<(), Setback> {
+    ) -> Result<bool, Setback> {
         let tasks = moved.iter().map(|moved| Op::Set {
             path: moved.task.path(),
             data: moved.data(),
@@ -88,7 +96,7 @@ impl Standing {
                 debug!(task = %moved.task, "moved");
                 self.ledger.task_is(&moved.task, moved.version + 1, &moved.state);
             }
-            return Ok(());
+            return Ok(true);
         };
         let first_list = 1 + moved.len();
         take_back(&mut self.ledger, moved);
@@ -98,7 +106,7 @@ impl Standing {
                 if let Some((worker, _)) = at.checked_sub(first_list).and_then(|at| lists.get(at)) {
                     self.workers_gone(std::slice::from_ref(worker));
                 }
-                Ok(())
+                Ok(false)
             }
             None => Err(Setback::Doubt),
         }

@@ -8,7 +8,7 @@
 //! - It dies: its znode goes with all assignments; the leader gives them to others.
 //! - It is cut off or pauses: when the lease ends it starts nothing, and by 0.75 T its tasks are stopped, before
 //!   anybody else can have been given them. If the session lives after all, they are started again.
-//! - A commit is not answered: it is settled and sent again on the same session ([`Committer`]).
+//! - A commit is not answered: what became of it is read, on the same session ([`Committer`]).
 //! - Its own znode is gone: the session is given up and everything begins anew.
 
 mod list;
