@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use herdsman::coordination::{Failure, Op, SessionConfig};
 use herdsman::faults::line::{Line, MULTI};
-use herdsman::records::DATA_BYTES_MAX;
+use herdsman::records::{DATA_BYTES_MAX, JobId};
 use herdsman::roles::client::{
     Client, ClientError, Finished, FinishedStatus, JobSpec, Limit, Selected, WhenFull, open,
 };
@@ -342,4 +342,36 @@ async fn a_job_that_would_fill_the_tree_by_itself_and_collects_nothing_is_refuse
     assert!(matches!(refused[..], [ClientError::Full { tasks_max: 10, .. }, _]), "{refused:?}");
     job.seal().await.expect("sealed");
     left.await.expect("no panic").expect("what was taken is in the tree");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_never_succeed_is_refused_and_what_is_half_there_is_removed_instead_of_being_tried_for_ever() {
+    let config = fresh_config();
+    let _herd = herd(&config).await;
+    let session = connect(&config).await;
+    let soon = Duration::from_secs(10);
+    let (job, results) = open(&config, JobSpec::new("echo"), &mut rand::rng()).await.expect("opened");
+    let twice = JobSpec { after: vec![job.id().clone(); 2], ..JobSpec::new("echo") };
+    let later = tokio::time::timeout(soon, open(&config, twice, &mut rand::rng())).await.expect("soon");
+    drop(later.expect("opened once after each"));
+    let spelt = JobSpec { key: Some("a/b".to_owned()), ..JobSpec::new("echo") };
+    let refused = tokio::time::timeout(soon, open(&config, spelt, &mut rand::rng())).await.expect("soon");
+    assert!(refused.is_err_and(|error| error.to_string().contains("'a/b' is no key")));
+    drop((job, results));
+    // A job whose data somebody removed by hand.
+    let client = Client::connect(&config).await.expect("connected");
+    for command in ["results", "forget"] {
+        let id: JobId = format!("half-{command}").parse().expect("an id");
+        let sealed = br#"{"kind":"echo","sealed":true}"#.to_vec();
+        session.write(Op::Create { path: id.path(), data: sealed }).await.expect("created");
+        let whole = Selected { job: id.clone(), tasks: None };
+        let done = tokio::time::timeout(soon, async {
+            match command {
+                "results" => client.results(&id, false, false, |_| Ok(())).await.map(drop),
+                _ => client.forget(&whole).await.map(drop),
+            }
+        });
+        done.await.expect("soon").expect("removed");
+        assert_eq!(session.get(&id.path()).await, Ok(None));
+    }
 }

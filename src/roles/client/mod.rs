@@ -266,15 +266,17 @@ async fn show(session: &Session, client: &str) -> Result<(), Failure> {
 async fn close(session: &Session, job: &JobId) -> Result<bool, Failure> {
     loop {
         let delete = |path| Op::Delete { path, version: None };
-        let names = session.children(&job.path()).await?.unwrap_or_default();
-        let stored = session.children(&job.data_path()).await?.unwrap_or_default();
+        let Some(names) = session.children(&job.path()).await? else { return Ok(true) };
+        let data = session.children(&job.data_path()).await?;
+        let (has_data, stored) = (data.is_some(), data.unwrap_or_default());
         if has_tasks(&names) || !stored.iter().all(|name| is_ephemeral(name)) {
             return Ok(false);
         }
         // What is left are ephemerals: clients that attend it, and tasks that were cancelled and are being stopped.
         let mut ops: Vec<Op> = names.iter().map(|name| delete(paths::join(&job.path(), name))).collect();
         ops.extend(stored.iter().map(|name| delete(paths::join(&job.data_path(), name))));
-        ops.extend([delete(job.data_path()), delete(job.path())]);
+        ops.extend(has_data.then(|| delete(job.data_path()))); // somebody's hand may have removed it
+        ops.push(delete(job.path()));
         let record = session.get(&job.path()).await?.and_then(|node| JobRecord::from_json(&node.data).ok());
         if let Some(record) = &record {
             ops.extend(closing::ties(session, job, record).await?);

@@ -78,7 +78,12 @@ pub struct Results {
 ///
 /// Errors: no connection within 10 s; the key is taken; a job that it is to come after does not exist; or refused.
 pub async fn open(config: &SessionConfig, spec: JobSpec, rng: &mut impl Rng) -> Result<(Job, Results), ClientError> {
-    let (after, key, spill) = (spec.after, spec.key, spec.spill);
+    let (mut after, key, spill) = (spec.after, spec.key, spec.spill);
+    after.sort_unstable();
+    after.dedup(); // each keeps the others with one znode
+    if let Some(key) = key.as_ref().filter(|key| !paths::is_plain(key)) {
+        return Err(Failure::Refused(Refusal::Other(format!("'{key}' is no key: 1 to 64 of A-Z a-z 0-9 . _ -"))).into());
+    }
     let record = JobRecord { after, key, spill: spill.clone(), ..JobRecord::new(&spec.kind, spec.args, spec.policy) };
     let mut tries = 0;
     let (session, id, client) = loop {

@@ -130,7 +130,9 @@ impl Standing {
 
     /// Closes a job, unless something is left in it; frees its key, and what is kept for it.
     pub(super) async fn close(&self, guard: &Op, job: &JobId) -> Result<(), MultiFailure> {
-        let mut ops = [job.data_path(), job.path()].map(|path| Op::Delete { path, version: None }).to_vec();
+        let has_data = self.session.get(&job.data_path()).await?.is_some(); // somebody's hand may have removed it
+        let paths = has_data.then(|| job.data_path()).into_iter().chain([job.path()]);
+        let mut ops: Vec<Op> = paths.map(|path| Op::Delete { path, version: None }).collect();
         if let Some((record, _)) = self.record(job).await? {
             ops.extend(closing::ties(&self.session, job, &record).await?);
         }
