@@ -1,9 +1,11 @@
 # 1/2/2: the line between one process and ZooKeeper fails in every way, one process after another.
 #
-# Breaks:     for the leader, a worker and the client in turn: writes applied whose reply is lost, replies swallowed,
-#             delays, short cuts, and a cut longer than the session.
-# Must hold:  every write takes effect once; a cut that ends in time costs nobody the session; nothing is lost.
-# Takes:      about 25 s.
+# Breaks:     for the leader, a worker and the client in turn: replies to large writes, while thousands of tasks are submitted
+#             at once; then, while some come steadily, writes applied whose reply is lost, replies swallowed, delays, and short
+#             cuts; and for the leader a cut longer than the session.
+# Must hold:  every write takes effect once; a cut that ends in time costs nobody the session; nothing is lost; fencing
+#             tokens grow.
+# Takes:      about 30 s.
 
 export HERDSMAN_SESSION_TIMEOUT=2s
 for name in leader-line worker-line client-line; do line "$name"; done
@@ -15,6 +17,13 @@ worker w1 --allow exec --zookeeper "${line_to[worker-line]}"
 worker w2 --allow exec
 until_true "w1 is registered" registered w1
 until_true "w2 is registered" registered w2
+for who in leader worker client; do
+    steer "$who-line" cut-replies 1,2,4,7 over 1000
+    submit "many-$who" --kind echo --count 2000 --wait -o json --zookeeper "${line_to[client-line]}"
+    done_by "many-$who" 2000
+    check "though replies to large writes of the $who were lost" true
+done
+
 witnessed red 250 0.1 --rate 12 --zookeeper "${line_to[client-line]}"
 until_true "tasks execute" begun_at_least red 10
 
@@ -51,4 +60,5 @@ progress "the leader was cut off for good"
 steer leader-line mend
 until_true "m1 stands by" stands_by m1
 done_by red 250
-audited 250
+check "each execution had a greater fencing token than the one before" tokens_grow
+audited 6250 0 6000
