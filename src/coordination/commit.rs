@@ -138,10 +138,7 @@ async fn apply(session: &Session, guard: Option<&Op>, mut batch: Vec<Transaction
             }
             (Failure::Unknown(cause), _) => {
                 debug!(%cause, transactions = batch.len(), "a commit was not answered: settling it");
-                match settle(session, guard, batch).await {
-                    Ok(again) => batch = again,
-                    Err((batch, failure)) => return answer_all(batch, &CommitError::SessionOver(failure.to_string())),
-                }
+                batch = settle(session, guard, batch).await;
             }
             (Failure::SessionOver(cause), _) => return answer_all(batch, &CommitError::SessionOver(cause)),
         }
@@ -150,13 +147,7 @@ async fn apply(session: &Session, guard: Option<&Op>, mut batch: Vec<Transaction
 
 /// Finds out what became of a batch whose answer was lost, and answers it; returns what is to be sent again: all of it where
 /// it was not applied.
-///
-/// Errors: the session is over; the batch is unanswered still.
-async fn settle(
-    session: &Session,
-    guard: Option<&Op>,
-    batch: Vec<Transaction>,
-) -> Result<Vec<Transaction>, (Vec<Transaction>, Failure)> {
+async fn settle(session: &Session, guard: Option<&Op>, batch: Vec<Transaction>) -> Vec<Transaction> {
     let read = match session.settle().await {
         Ok(()) => witnesses(session, guard, &batch).await,
         Err(failure) => Err(failure),
@@ -165,21 +156,24 @@ async fn settle(
         Ok(Ok(told)) => told,
         Ok(Err(refusal)) => {
             answer_all(batch, &CommitError::Guard(refusal));
-            return Ok(Vec::new());
+            return Vec::new();
         }
         // What may not be read tells nothing, and is not sent again either.
         Err(Failure::Refused(refusal)) => {
             answer_all(batch, &unanswered(refusal));
-            return Ok(Vec::new());
+            return Vec::new();
         }
-        Err(failure) => return Err((batch, failure)),
+        Err(failure) => {
+            answer_all(batch, &CommitError::SessionOver(failure.to_string()));
+            return Vec::new();
+        }
     };
     if told.contains(&Told::NotApplied) {
-        return Ok(batch);
+        return batch;
     }
     if told.contains(&Told::Applied) {
         batch.into_iter().for_each(|t| drop(t.reply.send(Ok(()))));
-        return Ok(Vec::new());
+        return Vec::new();
     }
     // What is absent was made and removed since, where anything else of the batch was consumed.
     let consumed = told.iter().any(|told| matches!(told, Told::Refused(_)));
@@ -191,7 +185,7 @@ async fn settle(
             Told::Applied | Told::NotApplied | Told::Absent | Told::Nothing => again.push(transaction),
         }
     }
-    Ok(again)
+    again
 }
 
 /// What the witnesses tell, or why the guard does not hold any more. One is enough where it tells whether the multi was
