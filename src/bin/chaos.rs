@@ -10,7 +10,7 @@ use herdsman::faults::chaos::{self, Chaos, Outcome};
 use herdsman::shutdown::Shutdown;
 use rand::RngExt;
 
-/// Runs 3 masters, 4 workers, 7 clients and 3 ZooKeeper servers under faults, heals, and judges.
+/// Runs 3 masters, 5 workers, 7 clients and 3 ZooKeeper servers under faults, heals, and judges.
 #[derive(Debug, Parser)]
 #[command(version, about)]
 struct Args {
@@ -33,6 +33,10 @@ struct Args {
     /// Keep logs and ZooKeeper's data here
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
+
+    /// libfaketime, with which some clocks are an hour off
+    #[arg(long, value_name = "LIBRARY")]
+    faketime: Option<PathBuf>,
 
     /// The folder of the scenarios
     #[arg(long, value_name = "DIR", default_value = "scenarios")]
@@ -68,6 +72,7 @@ async fn perform(args: &Args, seed: u64, run: Duration) -> anyhow::Result<Exit> 
         timeout: args.session_timeout,
         bin: std::env::current_exe()?.parent().map(PathBuf::from).unwrap_or_default(),
         scenarios: args.scenarios.canonicalize()?,
+        faketime: args.faketime.clone(),
         work: work.canonicalize()?,
         keep: args.keep.is_some(),
     };
@@ -116,7 +121,11 @@ fn report(outcome: &Outcome) -> Exit {
         0 => String::new(),
         times => format!("; fencing tokens broke their promise {times} times"),
     };
-    println!("safe          {}{tokens}", outcome.verdict.verdict);
+    let planted = match outcome.planted {
+        0 => String::new(),
+        times => format!(", but for what the neighbour planted {times} times"),
+    };
+    println!("safe          {}{planted}{tokens}", outcome.verdict.verdict);
     if outcome.verdict.verdict != "valid" {
         print!("{}", outcome.verdict.text());
     }

@@ -11,8 +11,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use rustix::process::{Signal, kill_process};
 
-use super::herd::{Process, Servers};
+use super::herd::{Process, Servers, left_behind};
+use super::neighbour::{Neighbour, is_planted};
 use super::schedule::{Fault, Injection, Target, Targets, draw, draw_bulk};
 use super::witness::{broken_tokens, executions};
 use crate::audit::{Ending, SpanEnd, Verdict, audit};
@@ -23,13 +25,15 @@ use crate::shutdown::Shutdown;
 
 const MASTERS: usize = 3;
 const WORKERS: usize = 4;
+/// Workers that lack what they need to run a program: here a temporary directory.
+const LACKING: usize = 1;
 /// Clients whose tasks go well, clients whose tasks do not, and clients that submit thousands at once.
 const CLIENTS: usize = 3;
 const MIXED: usize = 2;
 const BULK: usize = 2;
 const SERVERS: usize = 3;
 const TARGETS: Targets =
-    Targets { processes: MASTERS + WORKERS + CLIENTS + MIXED + BULK, bulk: BULK, servers: SERVERS };
+    Targets { processes: MASTERS + WORKERS + LACKING + CLIENTS + MIXED + BULK, bulk: BULK, servers: SERVERS };
 /// How often a client submits thousands where no fault has it begin: seldom, so that the log can be judged and two runs
 /// fit on two cores.
 const BULK_EVERY: Duration = Duration::from_secs(120);
@@ -37,6 +41,13 @@ const BULK_EVERY: Duration = Duration::from_secs(120);
 const END_WITHIN: Duration = Duration::from_secs(120);
 /// How much longer than the session timeout nothing may be committed after healing.
 const STALL: Duration = Duration::from_secs(5);
+/// How long the hostile neighbour may take to undo what it did.
+const UNDONE_WITHIN: Duration = Duration::from_secs(60);
+/// How long what a task started may outlive its worker.
+const CLEARED_WITHIN: Duration = Duration::from_secs(2);
+
+/// Whose clock is how far off.
+const WRONG_CLOCKS: [(&str, &str); 4] = [("m3", "+1h"), ("w3", "+1h"), ("w4", "-1h"), ("x2", "-1h")];
 
 /// What to run.
 #[derive(Debug, Clone)]
@@ -51,6 +62,8 @@ pub struct Chaos {
     pub bin: PathBuf,
     /// Where `scenarios/zookeeper` and `scenarios/witness` are.
     pub scenarios: PathBuf,
+    /// The library that shifts a process's clock, where there is one: libfaketime.
+    pub faketime: Option<PathBuf>,
     /// Where logs and ZooKeeper's data go.
     pub work: PathBuf,
     /// Whether they are kept.
@@ -60,8 +73,10 @@ pub struct Chaos {
 /// What came of it.
 #[derive(Debug)]
 pub struct Outcome {
-    /// The auditor's judgement.
+    /// The auditor's judgement, but for what the hostile neighbour planted.
     pub verdict: Verdict,
+    /// How many violations of the neighbour's the auditor named.
+    pub planted: usize,
     /// How many faults of each kind were injected.
     pub faults: BTreeMap<String, usize>,
     /// How often a task was begun, by the second witness, to which those report that do not come by the thousand.
@@ -101,6 +116,7 @@ pub async fn run(chaos: &Chaos, shutdown: &Shutdown) -> anyhow::Result<Option<Ou
 
 async fn run_on(chaos: &Chaos, schedule: &[Injection], servers: &Servers) -> anyhow::Result<Outcome> {
     let mut herd = herd(chaos, servers).await?;
+    let mut neighbour = Neighbour::start(&chaos.scenarios, &chaos.work, &servers.addresses).await?;
     let mut faults = BTreeMap::new();
     let mut down = None;
     let began = Instant::now();
@@ -126,6 +142,11 @@ async fn run_on(chaos: &Chaos, schedule: &[Injection], servers: &Servers) -> any
                     servers.revive(number).await?;
                 }
             }
+            (Target::Everybody, _) => {
+                if let Fault::Neighbour(deed) = injection.fault {
+                    neighbour.tell(deed, begins).await?;
+                }
+            }
             (Target::Process(index), true) => herd[index].inject(injection.fault),
             (Target::Process(index), false) => herd[index].heal(injection.fault),
         }
@@ -135,17 +156,20 @@ async fn run_on(chaos: &Chaos, schedule: &[Injection], servers: &Servers) -> any
     }
     // Everything has healed.
     ensure(&mut herd, chaos.timeout)?;
+    neighbour.leave(UNDONE_WITHIN).await?;
     let (healed, healed_ms) = (Instant::now(), now_ms());
     let ended = end(chaos, &mut herd, servers).await;
     let ended_after = healed.elapsed();
     let folders = servers.data_folders();
     let folders: Vec<&Path> = folders.iter().map(PathBuf::as_path).collect();
-    let verdict = audit(&folders, "", Ending::Open)?;
+    let mut verdict = audit(&folders, "", Ending::Open)?;
+    let planted = verdict.excuse(is_planted);
     let longest_stall = longest_stall(&verdict, healed_ms);
     let live = ended.and_then(|()| judge(&verdict, longest_stall, chaos.timeout));
     let witness = std::fs::read_to_string(chaos.work.join("witness")).unwrap_or_default();
     Ok(Outcome {
         verdict,
+        planted,
         faults,
         executions: executions(&witness).count(),
         broken_tokens: broken_tokens(&witness),
@@ -169,6 +193,12 @@ async fn herd(chaos: &Chaos, servers: &Servers) -> anyhow::Result<Vec<Process>> 
     for n in 1..=WORKERS {
         let name = format!("w{n}");
         herd.push(new("worker", &name, &text(&["--name", &name, "--allow", "exec", "--grace", "1s"])).await?);
+    }
+    for n in WORKERS + 1..=WORKERS + LACKING {
+        let name = format!("w{n}");
+        let mut worker = new("worker", &name, &text(&["--name", &name, "--allow", "exec", "--grace", "1s"])).await?;
+        worker.env.push(("TMPDIR", chaos.work.join("nowhere").display().to_string()));
+        herd.push(worker);
     }
     let witness = chaos.scenarios.join("witness").display().to_string();
     let file = chaos.work.join("witness").display().to_string();
@@ -194,6 +224,16 @@ async fn herd(chaos: &Chaos, servers: &Servers) -> anyhow::Result<Vec<Process>> 
         let mut client = new("client", &name, &text(&args)).await?;
         client.every = BULK_EVERY;
         herd.push(client);
+    }
+    for (name, offset) in WRONG_CLOCKS {
+        let clock = chaos.faketime.iter().flat_map(|library| {
+            [
+                ("LD_PRELOAD", library.display().to_string()),
+                ("FAKETIME", offset.to_owned()),
+                ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()), // which they do not share with anybody
+            ]
+        });
+        herd.iter_mut().filter(|process| process.name == name).for_each(|process| process.env.extend(clock.clone()));
     }
     Ok(herd)
 }
@@ -223,7 +263,21 @@ async fn end(chaos: &Chaos, herd: &mut [Process], servers: &Servers) -> Result<(
             return Err(format!("{} does not stop", process.name));
         }
     }
-    Ok(())
+    let deadline = Instant::now() + CLEARED_WITHIN;
+    loop {
+        let left = left_behind();
+        match left.first() {
+            None => return Ok(()),
+            Some((_, command)) if Instant::now() >= deadline => {
+                let processes = left.len();
+                left.iter().for_each(|(pid, _)| {
+                    let _ = kill_process(*pid, Signal::KILL); // it may have ended by itself
+                });
+                return Err(format!("{processes} processes outlived their tasks, the first: {command}"));
+            }
+            Some(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
 }
 
 /// Takes over every job in the tree, waits for it, collects its outcomes, closes it.
@@ -290,6 +344,7 @@ pub fn describe(seed: u64, run: Duration, timeout: Duration) -> String {
         let target = match injection.target {
             Target::Process(index) => names[index].clone(),
             Target::Server(number) => format!("server {number}"),
+            Target::Everybody => "everybody".to_owned(),
         };
         let Injection { at, lasts, fault, .. } = injection;
         let fault: &Fault = fault;

@@ -13,6 +13,8 @@ use super::cut_replies::CutReplies;
 use super::line::{Line, MULTI};
 use super::schedule::Fault;
 
+/// The variable by which whatever a run has started is known, also what outlives all others.
+const MARK: &str = "HERDSMAN_CHAOS";
 /// Writes of more than this are large: some dozens of tasks submitted, taken in, or collected.
 const LARGE_BYTES: usize = 8 << 10;
 
@@ -31,6 +33,8 @@ pub(super) struct Process {
     pub(super) wanted: bool,
     /// How often it was started.
     pub(super) starts: usize,
+    /// Variables of its own.
+    pub(super) env: Vec<(&'static str, String)>,
 }
 
 impl Process {
@@ -61,6 +65,7 @@ impl Process {
             started: None,
             wanted: true,
             starts: 0,
+            env: Vec::new(),
         })
     }
 
@@ -79,6 +84,8 @@ impl Process {
         let child = Command::new(&self.program)
             .args(self.args.iter().map(|arg| arg.replace("{starts}", &self.starts.to_string())))
             .env("HERDSMAN_SESSION_TIMEOUT", humantime::format_duration(timeout).to_string())
+            .env(MARK, std::process::id().to_string())
+            .envs(self.env.iter().map(|(name, value)| (*name, value)))
             .stdin(Stdio::null())
             .stdout(append(&self.log.with_extension("out"))?)
             .stderr(append(&self.log)?)
@@ -127,7 +134,7 @@ impl Process {
                 self.started = None; // its next round begins now, so that there are some
             }
             Fault::Delay => self.lines.iter().for_each(|line| line.delay(Duration::from_millis(50))),
-            Fault::ServerKill => {}
+            Fault::ServerKill | Fault::Neighbour(_) => {}
         }
     }
 
@@ -140,7 +147,7 @@ impl Process {
             Fault::CutLarge(_) => self.lines.iter().for_each(|line| line.schedule(CutReplies::default())),
             Fault::Delay => self.lines.iter().for_each(|line| line.delay(Duration::ZERO)),
             Fault::Cut | Fault::DropRequests | Fault::DropReplies => self.lines.iter().for_each(Line::mend),
-            Fault::ServerKill => {}
+            Fault::ServerKill | Fault::Neighbour(_) => {}
         }
     }
 
@@ -158,6 +165,21 @@ impl Process {
         self.wanted = false;
         self.signal(Signal::TERM);
     }
+}
+
+/// What this run has started, directly or not, and still runs: what the processes' environment tells. None where there is
+/// no `/proc`.
+pub(super) fn left_behind() -> Vec<(Pid, String)> {
+    let mark = format!("{MARK}={}", std::process::id());
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let marked = |process: std::fs::DirEntry| {
+        let pid = Pid::from_raw(process.file_name().to_str()?.parse().ok()?)?;
+        let environment = std::fs::read(process.path().join("environ")).ok()?;
+        environment.split(|byte| *byte == 0).find(|variable| *variable == mark.as_bytes())?;
+        let command = std::fs::read(process.path().join("cmdline")).ok()?;
+        Some((pid, String::from_utf8_lossy(&command).replace('\0', " ").trim().to_owned()))
+    };
+    processes.filter_map(marked).collect()
 }
 
 /// Three ZooKeeper servers, run by `scenarios/zookeeper`.

@@ -14,5 +14,6 @@ pub mod cut_replies;
 pub mod frames;
 mod herd;
 pub mod line;
+mod neighbour;
 pub mod schedule;
 pub mod witness;

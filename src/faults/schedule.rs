@@ -35,11 +35,44 @@ pub enum Fault {
     Delay,
     /// A ZooKeeper server is killed, and started again when the fault heals.
     ServerKill,
+    /// A neighbour on the same ZooKeeper does wrong, and undoes it when the fault heals.
+    Neighbour(Deed),
+}
+
+/// What a hostile neighbour does: see `scenarios/Neighbour.java`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Deed {
+    /// Znodes below each root that nobody else may read.
+    Unreadable,
+    /// A persistent znode with the lowest number in `/master`.
+    Candidate,
+    /// Hundreds of znodes below each root that are nothing.
+    Garbage,
+    /// Records of 900 kB.
+    Fat,
+    /// A worker that takes everything and runs nothing.
+    Greedy,
+}
+
+impl Deed {
+    const ALL: [Deed; 5] = [Deed::Unreadable, Deed::Candidate, Deed::Garbage, Deed::Fat, Deed::Greedy];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Deed::Unreadable => "unreadable",
+            Deed::Candidate => "candidate",
+            Deed::Garbage => "garbage",
+            Deed::Fat => "fat",
+            Deed::Greedy => "greedy",
+        }
+    }
 }
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Fault::Neighbour(deed) => return write!(f, "neighbour: {}", deed.name()),
             Fault::Term => "SIGTERM",
             Fault::Kill => "SIGKILL",
             Fault::Stop => "SIGSTOP/CONT",
@@ -61,6 +94,8 @@ pub enum Target {
     Process(usize),
     /// A ZooKeeper server, by its number from 1.
     Server(usize),
+    /// Everybody: what the neighbour does is there for all.
+    Everybody,
 }
 
 /// One fault.
@@ -108,12 +143,14 @@ pub fn draw(seed: u64, run: Duration, timeout: Duration, targets: Targets) -> Ve
     let mut injections = Vec::new();
     let mut at = Duration::from_secs(2);
     while at < run {
-        let suffering = healed.values().filter(|until| **until > at).count();
-        let joined = healed.iter().all(|(t, until)| matches!(t, Target::Process(_)) || *until + JOIN_WITHIN <= at);
+        let suffers = |(target, until): &(&Target, &Duration)| **target != Target::Everybody && **until > at;
+        let suffering = healed.iter().filter(suffers).count();
+        let joined = healed.iter().all(|(t, until)| !matches!(t, Target::Server(_)) || *until + JOIN_WITHIN <= at);
         let (fault, factor) = match rng.random_range(0..100) {
-            0..12 => (Fault::Term, 0.1..0.8),
-            12..32 => (Fault::Kill, 0.1..1.5),
-            32..50 => (Fault::Stop, 0.1..3.0),
+            0..10 => (Fault::Term, 0.1..0.8),
+            10..28 => (Fault::Kill, 0.1..1.5),
+            28..44 => (Fault::Stop, 0.1..3.0),
+            44..50 => (Fault::Neighbour(Deed::ALL[rng.random_range(0..Deed::ALL.len())]), 1.0..4.0),
             50..60 => (Fault::Cut, 0.1..2.0),
             60..66 => (Fault::DropRequests, 0.1..2.0),
             66..72 => (Fault::DropReplies, 0.1..2.0),
@@ -124,6 +161,7 @@ pub fn draw(seed: u64, run: Duration, timeout: Duration, targets: Targets) -> Ve
         };
         let target = match fault {
             Fault::ServerKill => Target::Server(rng.random_range(1..=servers)),
+            Fault::Neighbour(_) => Target::Everybody,
             Fault::CutLarge(_) => Target::Process(rng.random_range(processes - bulk..processes)),
             _ => Target::Process(rng.random_range(0..processes)),
         };
@@ -131,6 +169,7 @@ pub fn draw(seed: u64, run: Duration, timeout: Duration, targets: Targets) -> Ve
         let is_well = healed.get(&target).is_none_or(|until| *until <= at);
         let allowed = match target {
             Target::Server(_) => joined,
+            Target::Everybody => true,
             Target::Process(_) => suffering < SUFFERING_MAX,
         };
         if is_well && allowed && at + lasts < run {
@@ -165,7 +204,7 @@ mod tests {
         let injections = draw(1, RUN, TIMEOUT, TARGETS);
         assert!(injections.len() >= 500, "{}", injections.len());
         let kinds: BTreeSet<String> = injections.iter().map(|i| i.fault.to_string()).collect();
-        assert_eq!(kinds.len(), 10);
+        assert_eq!(kinds.len(), 10 + Deed::ALL.len());
         assert!(injections.iter().all(|i| i.at + i.lasts < RUN));
     }
 

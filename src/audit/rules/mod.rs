@@ -52,7 +52,7 @@ use super::log::{History, Record};
 use super::replay::{Effect, Tree};
 use super::timeline::Timeline;
 use super::txn::{Body, NO_NODE, Op};
-use super::verdict::{Figures, Verdict, Violation};
+use super::verdict::{Figures, Verdict, Violation, judgement};
 use crate::records::tree::{DATA, ROOTS};
 use crate::records::{Assignment, JobId, TaskId, TaskState};
 
@@ -256,13 +256,8 @@ impl Rules {
             doubts.push(doubt);
             self.violations.clear();
         }
-        let verdict = match (self.violations.is_empty(), doubts.is_empty()) {
-            (false, _) => "invalid",
-            (true, false) => "unknown",
-            (true, true) => "valid",
-        };
         Verdict {
-            verdict,
+            verdict: judgement(&self.violations, &doubts),
             violations: self.violations,
             doubts,
             figures: self.figures,

@@ -1,0 +1,51 @@
+//! A worker whose handlers are rude: for `scenarios/hostile.sh`, and to see what a worker bears.
+//!
+//! - `block` sleeps for as many seconds as its payload says, on the thread that it was given.
+//! - `panic` panics in a task that it has spawned.
+
+use std::time::Duration;
+
+use herdsman::coordination::SessionConfig;
+use herdsman::handlers::{Handler, Handlers, Task, TaskError};
+use herdsman::roles::{self, worker::Worker};
+use herdsman::shutdown::Shutdown;
+use serde_json::Value;
+
+struct Block;
+
+impl Handler for Block {
+    async fn run(&self, task: Task) -> Result<Value, TaskError> {
+        std::thread::sleep(Duration::from_secs_f64(String::from_utf8(task.payload)?.parse()?));
+        Ok(Value::Null)
+    }
+}
+
+struct Panic;
+
+impl Handler for Panic {
+    async fn run(&self, _: Task) -> Result<Value, TaskError> {
+        tokio::spawn(async { panic!("rude") }).await?;
+        Ok(Value::Null)
+    }
+}
+
+fn main() -> anyhow::Result<()> {
+    herdsman::cli::start_logging(herdsman::cli::LogFormat::Text, "info");
+    let variable = |name: &str| std::env::var(name).map_err(|_| anyhow::anyhow!("{name} is not set"));
+    let config = SessionConfig {
+        zookeeper: variable("HERDSMAN_ZOOKEEPER")?.parse().map_err(anyhow::Error::msg)?,
+        session_timeout: variable("HERDSMAN_SESSION_TIMEOUT")?.parse::<humantime::Duration>()?.into(),
+        create_chroot: true,
+    };
+    let worker = Worker {
+        name: "rude".to_owned(),
+        slots: 4,
+        tags: Vec::new(),
+        handlers: Handlers::none().with("block", Block).with("panic", Panic),
+        grace: Duration::from_secs(1),
+    };
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(async {
+        roles::run(worker, &config, &Shutdown::on_signals()?).await?;
+        Ok(())
+    })
+}
