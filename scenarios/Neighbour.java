@@ -12,6 +12,7 @@ import java.util.Random;
 import java.util.concurrent.CountDownLatch;
 import org.apache.zookeeper.CreateMode;
 import org.apache.zookeeper.KeeperException;
+import org.apache.zookeeper.Op;
 import org.apache.zookeeper.Watcher.Event.KeeperState;
 import org.apache.zookeeper.ZooDefs.Ids;
 import org.apache.zookeeper.ZooDefs.Perms;
@@ -43,6 +44,8 @@ public class Neighbour {
     final ZooKeeper zk;
     /** What each deed has left, the last first. */
     final Map<String, Deque<String>> left = new HashMap<>();
+    /** Names are of one deed only: that a job is opened a second time is for others to do. */
+    int deeds;
 
     Neighbour(String hosts) throws Exception {
         CountDownLatch connected = new CountDownLatch(1);
@@ -84,15 +87,16 @@ public class Neighbour {
     }
 
     void begin(String deed) throws Exception {
+        String uid = String.format("-%08x", 0x0badcafe + deeds++);
         switch (deed) {
             case "unreadable" -> {
                 for (String root : List.of("/data", "/tasks", "/workers"))
-                    create(deed, root + "/secret-0badcafe", bytes("{}"), OWN, CreateMode.PERSISTENT);
-                create(deed, "/master/secret-0badcafe-0000000000", bytes("{}"), OWN, CreateMode.PERSISTENT);
-                create(deed, "/tasks/strange-0badcafe", bytes("{\"kind\":\"nobody\",\"sealed\":true}"));
-                create(deed, "/tasks/strange-0badcafe/secret", new byte[0], OWN, CreateMode.PERSISTENT);
+                    create(deed, root + "/secret" + uid, bytes("{}"), OWN, CreateMode.PERSISTENT);
+                create(deed, "/master/secret" + uid + "-0000000000", bytes("{}"), OWN, CreateMode.PERSISTENT);
+                create(deed, "/tasks/strange" + uid, bytes("{\"kind\":\"nobody\",\"sealed\":true}"));
+                create(deed, "/tasks/strange" + uid + "/secret", new byte[0], OWN, CreateMode.PERSISTENT);
             }
-            case "candidate" -> create(deed, "/master/old-0badcafe-0000000000", bytes("{}"));
+            case "candidate" -> create(deed, "/master/old" + uid + "-0000000000", bytes("{}"));
             case "garbage" -> {
                 Random random = new Random(1); // the same garbage each time
                 for (String root : ROOTS)
@@ -101,17 +105,17 @@ public class Neighbour {
                         random.nextBytes(data);
                         create(deed, root + "/" + List.of("ü", "x ", "...", "-", "@", "{}").get(n % 6) + n, data);
                     }
-                create(deed, "/tasks/garbage-0badcafe", bytes("{\"kind\": [\"not\", \"a\", \"kind\"]"));
-                create(deed, "/tasks/garbage-0badcafe/tenth", bytes("\u0000\u0001"));
+                create(deed, "/tasks/garbage" + uid, bytes("{\"kind\": [\"not\", \"a\", \"kind\"]"));
+                create(deed, "/tasks/garbage" + uid + "/tenth", bytes("\u0000\u0001"));
                 String path = "/tasks/deep";
                 for (int level = 0; level < 20; level++, path += "/deep") create(deed, path, new byte[0]);
             }
             case "fat" -> {
                 byte[] data = new byte[FAT_BYTES];
                 Arrays.fill(data, (byte) '[');
-                for (int n = 10; n < 40; n++) create(deed, (n < 30 ? "/tasks/fat-" : "/workers/fat-") + n, data);
+                for (int n = 10; n < 40; n++) create(deed, (n < 30 ? "/tasks/fat-" : "/workers/fat-") + n + uid, data);
             }
-            case "greedy" -> create(deed, "/workers/greedy-0badcafe",
+            case "greedy" -> create(deed, "/workers/greedy" + uid,
                     bytes("{\"slots\":4000000000,\"kinds\":[\"abyss\"],\"tags\":[],\"assigned\":[]}"), Ids.OPEN_ACL_UNSAFE,
                     CreateMode.EPHEMERAL);
             default -> throw new IllegalArgumentException(deed);
@@ -122,7 +126,10 @@ public class Neighbour {
         Deque<String> paths = left.getOrDefault(deed, new ArrayDeque<>());
         while (!paths.isEmpty()) {
             String path = paths.pop();
-            insist(() -> zk.delete(path, -1));
+            if (path.startsWith("/tasks/secret")) { // a job goes with its data, as a whole
+                String data = paths.removeLast();
+                insist(() -> zk.multi(List.of(Op.delete(path, -1), Op.delete(data, -1))));
+            } else insist(() -> zk.delete(path, -1));
         }
     }
 
