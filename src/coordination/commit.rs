@@ -158,7 +158,6 @@ async fn settle(session: &Session, guard: Option<&Op>, batch: Vec<Transaction>) 
             answer_all(batch, &CommitError::Guard(refusal));
             return Vec::new();
         }
-        // What may not be read tells nothing, and is not sent again either.
         Err(Failure::Refused(refusal)) => {
             answer_all(batch, &unanswered(refusal));
             return Vec::new();
@@ -176,7 +175,8 @@ async fn settle(session: &Session, guard: Option<&Op>, batch: Vec<Transaction>) 
         return Vec::new();
     }
     // What is absent was made and removed since, where anything else of the batch was consumed.
-    let consumed = told.iter().any(|told| matches!(told, Told::Refused(_)));
+    let by_others = |told: &Told| matches!(told, Told::Refused(refusal) if !matches!(refusal, Refusal::Other(_)));
+    let consumed = told.iter().any(by_others);
     let mut again = Vec::new();
     for (transaction, told) in batch.into_iter().zip(told) {
         match told {
@@ -201,13 +201,18 @@ async fn witnesses(
         // The guard is read last: as long as it holds, nobody else may have removed what the batch made.
         let paths: Vec<&str> = some.iter().map(|t| t.ops[0].path()).chain(guard.map(Op::path)).collect();
         let mut nodes = read_all(session, &paths).await?;
-        if let Some(guard) = guard
-            && let Err(refusal) = still_holds(guard, nodes.pop().flatten().as_ref())
-        {
-            return Ok(Err(refusal));
+        if let Some(guard) = guard {
+            let node = nodes.pop().unwrap_or(Ok(None)).map_err(Failure::Refused)?;
+            if let Err(refusal) = still_holds(guard, node.as_ref()) {
+                return Ok(Err(refusal));
+            }
         }
-        let tell = |(t, node): (&Transaction, &Option<Node>)| self::told(&t.ops[0], node.as_ref(), session.id());
-        told.extend(some.iter().zip(&nodes).map(tell));
+        for (transaction, node) in some.iter().zip(nodes) {
+            // What may not be read tells nothing, and is not sent again either.
+            told.push(
+                node.map_or_else(Told::Refused, |node| self::told(&transaction.ops[0], node.as_ref(), session.id())),
+            );
+        }
         if matches!(told[0], Told::Applied | Told::NotApplied) {
             break;
         }

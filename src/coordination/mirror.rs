@@ -9,16 +9,19 @@
 //! Its owner may ask for a snapshot at any time. Where the watch still holds, that takes a sync, the events that came
 //! before its answer (they are there by then), and a listing; leaves that were handed over before are not read again,
 //! since whatever happened to them was among the events. A hundred thousand of them take a listing and not as many reads.
+//!
+//! A znode below the root that may not be read, because somebody gave it an ACL of its own, is as good as absent: it is named
+//! once, and nothing else suffers from it.
 
 use std::collections::HashSet;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::failure::Failure;
-use super::op::{MULTI_OPS_MAX, Node};
+use super::op::{Answer, MULTI_OPS_MAX, Node};
 use super::paths;
 use super::reader::Appetite;
 use super::session::Session;
@@ -28,6 +31,8 @@ use super::watch::{Event, TreeWatch};
 pub const RECONCILE_EVERY: Duration = Duration::from_secs(30);
 /// The most events handed over at a time.
 const EVENTS_MAX: usize = 4096;
+/// How many znodes that may not be read are named.
+const NAMED_MAX: usize = 10_000;
 
 /// What is mirrored, and what of it is read.
 #[derive(Debug, Clone, Copy)]
@@ -42,7 +47,7 @@ pub struct Scope {
     pub remember_leaves: bool,
 }
 
-/// What changed. Paths are below the root, without a leading slash: `job/0000000001`.
+/// What changed. What may not be read does not exist. Paths are below the root, without a leading slash: `job/0000000001`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// Everything, parents before their children. What is not in it does not exist.
@@ -56,7 +61,7 @@ pub enum Change {
     Created(String, Option<Node>),
     /// A znode's data was set; it was read if the scope says so.
     Changed(String, Option<Node>),
-    /// A znode was deleted.
+    /// A znode was deleted, or may not be read.
     Deleted(String),
     /// The root itself does not exist.
     RootGone,
@@ -76,7 +81,16 @@ impl Mirror {
         let (sender, changes) = mpsc::channel(4);
         let (refresh, requests) = mpsc::unbounded_channel();
         let root = root.to_owned();
-        let follower = Follower { session, root, scope, changes: sender, requests, answers: 0, leaves: HashSet::new() };
+        let follower = Follower {
+            session,
+            root,
+            scope,
+            changes: sender,
+            requests,
+            answers: 0,
+            leaves: HashSet::new(),
+            unreadable: HashSet::new(),
+        };
         tokio::spawn(follower.run());
         Mirror { changes, refresh, asked: 0 }
     }
@@ -103,6 +117,8 @@ struct Follower {
     answers: u64,
     /// The znodes at the lowest level that were handed over, where the scope says that they are remembered.
     leaves: HashSet<String>,
+    /// Which znodes were named because they may not be read.
+    unreadable: HashSet<String>,
 }
 
 /// Why `follow` returns.
@@ -186,14 +202,17 @@ impl Follower {
             let mut below = Vec::new();
             for parents in level.chunks(MULTI_OPS_MAX) {
                 let paths: Vec<String> = parents.iter().map(|p| self.absolute(p)).collect();
-                let children = self.session.children_many(&paths).await?;
-                if depth == 0 && children == [None] {
-                    self.leaves.clear();
-                    return Ok(None);
-                }
-                for (parent, names) in parents.iter().zip(children) {
+                for (parent, names) in parents.iter().zip(self.session.children_many(&paths).await?) {
+                    let names = match names {
+                        Ok(None) if depth == 0 => {
+                            self.leaves.clear();
+                            return Ok(None);
+                        }
+                        Err(refusal) if depth == 0 => return Err(Failure::Refused(refusal)),
+                        names => self.readable(parent, names).unwrap_or_default(),
+                    };
                     let path = |name: String| if parent.is_empty() { name } else { paths::join(parent, &name) };
-                    below.extend(names.unwrap_or_default().into_iter().map(path));
+                    below.extend(names.into_iter().map(path));
                 }
             }
             level.clear();
@@ -210,7 +229,7 @@ impl Follower {
                 let nodes = self.session.get_many(&paths).await?;
                 appetite.learn(&nodes);
                 for (path, node) in now.iter().zip(nodes) {
-                    let Some(node) = node else { continue }; // deleted since the listing
+                    let Some(node) = self.readable(path, node) else { continue }; // or deleted since the listing
                     if !lowest {
                         level.push(path.clone());
                     }
@@ -223,6 +242,17 @@ impl Follower {
             self.leaves = all.iter().filter(|(path, _)| self.is_leaf(path)).map(|(path, _)| path.clone()).collect();
         }
         Ok(Some(all))
+    }
+
+    /// What a znode said; `None` also where it may not be read, which is said once.
+    fn readable<T>(&mut self, path: &str, answer: Answer<T>) -> Option<T> {
+        answer.unwrap_or_else(|refusal| {
+            let path = self.absolute(path);
+            if self.unreadable.len() < NAMED_MAX && self.unreadable.insert(path.clone()) {
+                warn!(path, %refusal, "ignoring a znode that may not be read; mend its ACL, or delete it");
+            }
+            None
+        })
     }
 
     fn absolute(&self, path: &str) -> String {
@@ -284,7 +314,7 @@ impl Follower {
                 Event::Changed(_) => (Change::Changed(path.clone(), None), (self.scope.read_changed)(&path)),
             };
             if read {
-                wanted.push((changes.len(), self.absolute(&path)));
+                wanted.push((changes.len(), path.clone()));
             }
             changes.push(change);
         }
@@ -292,11 +322,11 @@ impl Follower {
         let mut rest = &wanted[..];
         while !rest.is_empty() {
             let (now, later) = rest.split_at(appetite.bite().min(rest.len()));
-            let paths: Vec<String> = now.iter().map(|(_, path)| path.clone()).collect();
+            let paths: Vec<String> = now.iter().map(|(_, path)| self.absolute(path)).collect();
             let nodes = self.session.get_many(&paths).await?;
             appetite.learn(&nodes);
-            for ((at, _), read) in now.iter().zip(nodes) {
-                match (&mut changes[*at], read) {
+            for ((at, path), read) in now.iter().zip(nodes) {
+                match (&mut changes[*at], self.readable(path, read)) {
                     (Change::Created(_, node) | Change::Changed(_, node), Some(read)) => *node = Some(read),
                     (change @ (Change::Created(..) | Change::Changed(..)), None) => {
                         let (Change::Created(path, _) | Change::Changed(path, _)) = change else { continue };

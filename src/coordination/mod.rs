@@ -43,6 +43,6 @@ pub use failure::{Failure, Refusal};
 pub use lease::Lease;
 pub use membership::Registration;
 pub use mirror::{Change, Mirror, Scope};
-pub use op::{MultiFailure, Node, Op};
-pub use reader::Reader;
+pub use op::{Answer, MultiFailure, Node, Op};
+pub use reader::{Reader, read_all};
 pub use session::{Session, State, Status};

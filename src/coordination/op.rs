@@ -2,7 +2,7 @@
 
 use zookeeper_client as zk;
 
-use super::failure::Failure;
+use super::failure::{Failure, Refusal};
 
 /// The most bytes that one request may carry: ZooKeeper drops connections at 1 MiB and names no reason.
 pub const REQUEST_BYTES_MAX: usize = 900_000;
@@ -40,6 +40,9 @@ impl Node {
         }
     }
 }
+
+/// What one of many znodes said to a read: what was asked for, `None` where it is absent, or why it may not be read.
+pub type Answer<T> = Result<Option<T>, Refusal>;
 
 /// One operation of a multi. A version of `None` means any.
 #[derive(Debug, Clone, PartialEq, Eq)]

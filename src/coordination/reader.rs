@@ -3,7 +3,7 @@
 use tokio::sync::{mpsc, oneshot};
 
 use super::failure::Failure;
-use super::op::{MULTI_OPS_MAX, Node};
+use super::op::{Answer, MULTI_OPS_MAX, Node};
 use super::session::Session;
 
 /// The size of an answer to aim for.
@@ -29,7 +29,7 @@ impl Reader {
 
     /// The znode, or `None` where it is absent.
     ///
-    /// Errors: refused, or session over.
+    /// Errors: refused, for this znode alone; or session over.
     pub fn read(&self, path: String) -> impl Future<Output = Result<Option<Node>, Failure>> + Send + use<> {
         let (reply, answer) = oneshot::channel();
         let queued = self.queue.send((path, reply));
@@ -59,21 +59,21 @@ impl Appetite {
         (ANSWER_BYTES / self.largest_bytes).clamp(1, MULTI_OPS_MAX)
     }
 
-    pub(super) fn learn(&mut self, nodes: &[Option<Node>]) {
-        if let Some(largest) = nodes.iter().flatten().map(|n| n.data.len() + 128).max() {
+    pub(super) fn learn(&mut self, answers: &[Answer<Node>]) {
+        if let Some(largest) = answers.iter().flatten().flatten().map(|n| n.data.len() + 128).max() {
             self.largest_bytes = largest;
         }
     }
 }
 
-/// Reads many znodes, as many at a time as their size allows, in the order asked for.
+/// Reads many znodes, as many at a time as their size allows, in the order asked for. Each answers for itself.
 ///
-/// Errors: refused, or session over.
-pub(super) async fn read_all(session: &Session, paths: &[&str]) -> Result<Vec<Option<Node>>, Failure> {
+/// Errors: session over.
+pub async fn read_all(session: &Session, paths: &[impl AsRef<str>]) -> Result<Vec<Answer<Node>>, Failure> {
     let (mut appetite, mut all, mut rest) = (Appetite::default(), Vec::with_capacity(paths.len()), paths);
     while !rest.is_empty() {
         let (now, later) = rest.split_at(appetite.bite().min(rest.len()));
-        let now: Vec<String> = now.iter().map(|path| (*path).to_owned()).collect();
+        let now: Vec<String> = now.iter().map(|path| path.as_ref().to_owned()).collect();
         let nodes = session.get_many(&now).await?;
         appetite.learn(&nodes);
         all.extend(nodes);
@@ -95,7 +95,8 @@ async fn run(session: Session, mut requests: mpsc::UnboundedReceiver<(String, Re
         match session.get_many(&paths).await {
             Ok(nodes) => {
                 appetite.learn(&nodes);
-                replies.into_iter().zip(nodes).for_each(|(reply, node)| drop(reply.send(Ok(node))));
+                let answers = nodes.into_iter().map(|node| node.map_err(Failure::Refused));
+                replies.into_iter().zip(answers).for_each(|(reply, answer)| drop(reply.send(answer)));
             }
             Err(failure) => replies.into_iter().for_each(|reply| drop(reply.send(Err(failure.clone())))),
         }

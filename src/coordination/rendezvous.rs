@@ -48,7 +48,7 @@ impl Conductor {
     /// Which of the members have come.
     pub async fn present(&self, members: &[String]) -> Result<Vec<bool>, Failure> {
         let nodes = self.session.get_many(members).await?;
-        Ok(nodes.iter().map(Option::is_some).collect())
+        Ok(nodes.iter().map(|node| *node != Ok(None)).collect())
     }
 
     /// Calls a point.

@@ -21,7 +21,7 @@ use zookeeper_client as zk;
 use super::connect::{ConnectError, SessionConfig};
 use super::failure::{Failure, Refusal, classify};
 use super::lease::Lease;
-use super::op::{MultiFailure, Node, Op, REQUEST_BYTES_MAX};
+use super::op::{Answer, MultiFailure, Node, Op, REQUEST_BYTES_MAX};
 use super::watch::Budget;
 
 /// Permits for requests in flight; each stands for one request or 16 KiB of a larger one.
@@ -278,8 +278,10 @@ impl Session {
         }
     }
 
-    /// Many znodes in one request: all at one moment, in the order asked for.
-    pub async fn get_many(&self, paths: &[String]) -> Result<Vec<Option<Node>>, Failure> {
+    /// Many znodes in one request: all at one moment, in the order asked for. Each answers for itself, so that one that may
+    /// not be read takes none of its neighbours with it. How large the answer is only the caller can limit; see
+    /// [`read_all`](super::reader::read_all).
+    pub async fn get_many(&self, paths: &[String]) -> Result<Vec<Answer<Node>>, Failure> {
         loop {
             match self.try_get_many(paths).await {
                 Err(Failure::Unknown(_)) => self.settle().await?,
@@ -288,7 +290,7 @@ impl Session {
         }
     }
 
-    async fn try_get_many(&self, paths: &[String]) -> Result<Vec<Option<Node>>, Failure> {
+    async fn try_get_many(&self, paths: &[String]) -> Result<Vec<Answer<Node>>, Failure> {
         let (client, _permit) = self.begin(paths.iter().map(String::len).sum()).await?;
         let mut multi = client.new_multi_reader();
         for path in paths {
@@ -296,16 +298,15 @@ impl Session {
         }
         let results = multi.commit().await.map_err(classify)?;
         let node = |result| match result {
-            zk::MultiReadResult::Data { data, stat } => Ok(Some(Node::new(data, &stat))),
-            zk::MultiReadResult::Error { err: zk::Error::NoNode } => Ok(None),
-            zk::MultiReadResult::Error { err } => Err(classify(err)),
+            zk::MultiReadResult::Data { data, stat } => Ok(Ok(Some(Node::new(data, &stat)))),
+            zk::MultiReadResult::Error { err } => answer(classify(err)),
             other => Err(Failure::Unknown(format!("asked for data, got {other:?}"))),
         };
         results.into_iter().map(node).collect()
     }
 
-    /// The children of many znodes in one request, in the order asked for.
-    pub async fn children_many(&self, paths: &[String]) -> Result<Vec<Option<Vec<String>>>, Failure> {
+    /// The children of many znodes in one request, in the order asked for; each answers for itself.
+    pub async fn children_many(&self, paths: &[String]) -> Result<Vec<Answer<Vec<String>>>, Failure> {
         loop {
             match self.try_children_many(paths).await {
                 Err(Failure::Unknown(_)) => self.settle().await?,
@@ -314,7 +315,7 @@ impl Session {
         }
     }
 
-    async fn try_children_many(&self, paths: &[String]) -> Result<Vec<Option<Vec<String>>>, Failure> {
+    async fn try_children_many(&self, paths: &[String]) -> Result<Vec<Answer<Vec<String>>>, Failure> {
         let (client, _permit) = self.begin(paths.iter().map(String::len).sum()).await?;
         let mut multi = client.new_multi_reader();
         for path in paths {
@@ -322,9 +323,8 @@ impl Session {
         }
         let results = multi.commit().await.map_err(classify)?;
         let names = |result| match result {
-            zk::MultiReadResult::Children { children } => Ok(Some(children)),
-            zk::MultiReadResult::Error { err: zk::Error::NoNode } => Ok(None),
-            zk::MultiReadResult::Error { err } => Err(classify(err)),
+            zk::MultiReadResult::Children { children } => Ok(Ok(Some(children))),
+            zk::MultiReadResult::Error { err } => answer(classify(err)),
             other => Err(Failure::Unknown(format!("asked for children, got {other:?}"))),
         };
         results.into_iter().map(names).collect()
@@ -356,6 +356,15 @@ impl Session {
         if timeout(Duration::from_secs(2), self.over()).await.is_err() {
             warn!(session = %format_args!("{:#x}", self.inner.id), "no answer to closing the session; it will time out");
         }
+    }
+}
+
+/// What one znode of a multi-read says beside data.
+fn answer<T>(failure: Failure) -> Result<Answer<T>, Failure> {
+    match failure {
+        Failure::Refused(Refusal::NoNode) => Ok(Ok(None)),
+        Failure::Refused(refusal) => Ok(Err(refusal)),
+        Failure::Unknown(_) | Failure::SessionOver(_) => Err(failure),
     }
 }
 

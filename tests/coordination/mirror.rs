@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use herdsman::coordination::{Change, Mirror, Op, Scope, Session, State};
 use herdsman::faults::line::Line;
 
-use crate::support::{LIMIT, connect, fresh_config, through, zookeeper};
+use crate::support::{LIMIT, connect, forbid, fresh_config, through, zookeeper};
 
 const SCOPE: Scope = Scope { levels: 2, read_created: |_| true, read_changed: |_| true, remember_leaves: false };
 
@@ -180,4 +180,26 @@ async fn what_is_created_while_a_mirror_begins_is_read_with_its_first_snapshot()
         assert_eq!(unread, None, "nothing was handed over before");
     }
     creating.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hazard_36_a_znode_that_may_not_be_read_takes_no_neighbour_with_it() {
+    let config = fresh_config();
+    let session = connect(&config).await;
+    for path in ["/root", "/root/a", "/root/secret", "/root/b", "/root/b/secret", "/root/b/1"] {
+        session.write(Op::Create { path: path.to_owned(), data: path.into() }).await.expect("created");
+    }
+    forbid(&config, "/root/secret").await;
+    forbid(&config, "/root/b/secret").await;
+    let mut mirror = Mirror::start(session.clone(), "/root", SCOPE);
+    let mut shadow = Shadow::default();
+    shadow.follow_until(&mut mirror, |shadow| shadow.snapshots == 1).await;
+    assert_eq!(shadow.nodes.keys().collect::<Vec<_>>(), ["a", "b", "b/1"]);
+    // One that was handed over before.
+    forbid(&config, "/root/b/1").await;
+    let asked = mirror.refresh();
+    shadow.follow_until(&mut mirror, |shadow| shadow.answers == asked).await;
+    assert_eq!(shadow.nodes.keys().collect::<Vec<_>>(), ["a", "b"]);
+    session.write(Op::Create { path: "/root/c".to_owned(), data: Vec::new() }).await.expect("created");
+    shadow.follow_until(&mut mirror, |shadow| shadow.nodes.contains_key("c")).await;
 }

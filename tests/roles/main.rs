@@ -9,4 +9,5 @@ mod lost_replies;
 mod master;
 mod policy;
 mod stress;
+mod unreadable;
 mod worker;

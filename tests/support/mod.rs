@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use herdsman::coordination::{ConnectString, Node, Session, SessionConfig};
 use herdsman::faults::line::Line;
 use herdsman::roles::client::{ClientError, Finished, Results};
+use zookeeper_client::{Acl, AuthId, Permission};
 
 /// From which all times in tests derive: T, the session timeout.
 pub const TIMEOUT: Duration = Duration::from_millis(2000);
@@ -161,4 +162,13 @@ pub async fn children(session: &Session, path: &str) -> Vec<String> {
     let mut names = session.children(path).await.expect("readable").unwrap_or_default();
     names.sort_unstable();
     names
+}
+
+/// Gives a znode an ACL that lets nobody here read it: only a machine whose address nobody has.
+pub async fn forbid(config: &SessionConfig, path: &str) {
+    let client = zookeeper_client::Client::connect(&config.zookeeper.to_string()).await.expect("ZooKeeper is up");
+    let text = config.zookeeper.to_string();
+    let client = client.chroot(&text[text.find('/').expect("tests have a chroot")..]).expect("a path");
+    let nobody = [Acl::new(Permission::ALL, AuthId::new("ip", "192.0.2.1"))];
+    client.set_acl(path, &nobody, None).await.unwrap_or_else(|e| panic!("{path}: {e}"));
 }

@@ -171,10 +171,16 @@ impl Client {
             removed += removal?;
             let mut finished = Vec::new();
             for (task, node) in tasks.into_iter().zip(nodes) {
-                if let Some(node) = node?.filter(|node| node.version > 0) {
-                    finished.push(Finished::with_outcome(&task, &node.data));
-                    delivered.insert(task.n);
-                    taken.push(task);
+                match node {
+                    Ok(Some(node)) if node.version > 0 => {
+                        finished.push(Finished::with_outcome(&task, &node.data));
+                        delivered.insert(task.n);
+                        taken.push(task);
+                    }
+                    Ok(_) => {}
+                    // It stays, for somebody who may read it.
+                    Err(Failure::Refused(refusal)) => finished.push(Finished::without_outcome(&task, refusal)),
+                    Err(failure) => return Err(failure.into()),
                 }
             }
             hand_over(&finished, removed)?;
@@ -186,12 +192,13 @@ impl Client {
             let nodes = join_all(tasks.iter().map(|task| reader.read(task.path()))).await;
             let mut finished = Vec::new();
             for (task, node) in tasks.into_iter().zip(nodes) {
-                match node?.map(|node| TaskState::from_json(&node.data)) {
-                    Some(Ok(state)) if state.dead => finished.push(Finished::dead(&task, &state)),
-                    Some(_) => ended.tally.outstanding += 1,
-                    None if delivered.contains(&task.n) => {}
+                match node.map(|node| node.map(|node| TaskState::from_json(&node.data))) {
+                    Ok(Some(Ok(state))) if state.dead => finished.push(Finished::dead(&task, &state)),
+                    Ok(Some(_)) | Err(Failure::Refused(_)) => ended.tally.outstanding += 1,
+                    Err(failure) => return Err(failure.into()),
+                    Ok(None) if delivered.contains(&task.n) => {}
                     // It ended between the two reads: whoever asks again will find its outcome, unless somebody has taken it.
-                    None => {
+                    Ok(None) => {
                         let stored = self.session.get(&task.data_path()).await?;
                         ended.tally.outstanding += usize::from(stored.is_some_and(|node| node.version > 0));
                     }

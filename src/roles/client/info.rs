@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::view::{Herd, herd};
 use super::{Client, ClientError, Finished, Selected};
-use crate::coordination::{Reader, paths};
+use crate::coordination::{Failure, Reader, paths, read_all};
 use crate::records::tree::{WORKERS, task_number};
 use crate::records::{Attempt, JobId, JobRecord, TaskId, TaskState, WorkerRecord};
 use crate::roles::now_ms;
@@ -76,18 +76,9 @@ impl Client {
         let numbers: BTreeSet<u32> = numbers.filter(|n| selected.contains(*n)).collect();
         let (mut tasks, reader) = (Vec::new(), Reader::start(session.clone()));
         for some in numbers.into_iter().collect::<Vec<_>>().chunks(100) {
-            let paths: Vec<String> = some.iter().map(|n| job.task(*n).path()).collect();
-            let nodes = session.get_many(&paths).await?;
-            let ended = some.iter().zip(&nodes).map(async |(n, node)| match node {
-                Some(_) => Ok(None),
-                None => reader.read(job.task(*n).data_path()).await,
-            });
-            for ((n, node), ended) in some.iter().zip(&nodes).zip(join_all(ended).await) {
-                tasks.extend(match (node, ended?) {
-                    (Some(node), _) => Some(outstanding(*n, TaskState::from_json(&node.data), holders.get(n))),
-                    (None, Some(node)) if node.version > 0 => Some(has_ended(&job.task(*n), &node.data)),
-                    (None, _) => None,
-                });
+            let looks = some.iter().map(|n| look(&reader, job.task(*n), holders.get(n)));
+            for look in join_all(looks).await {
+                tasks.extend(look?);
             }
         }
         let attended = below.iter().any(|name| task_number(name).is_err());
@@ -99,12 +90,11 @@ impl Client {
         let names = self.session().children(WORKERS).await?.unwrap_or_default();
         let paths: Vec<String> = names.iter().map(|name| paths::join(WORKERS, name)).collect();
         let mut holders = HashMap::new();
-        for (names, paths) in names.chunks(100).zip(paths.chunks(100)) {
-            for (name, node) in names.iter().zip(self.session().get_many(paths).await?) {
-                let list = node.and_then(|node| WorkerRecord::from_json(&node.data).ok()).map(|r| r.assignments().0);
-                let own = list.into_iter().flatten().filter(|assignment| assignment.task.job == *job);
-                holders.extend(own.map(|assignment| (assignment.task.n, name.clone())));
-            }
+        for (name, node) in names.iter().zip(read_all(self.session(), &paths).await?) {
+            let record = node.ok().flatten().and_then(|node| WorkerRecord::from_json(&node.data).ok());
+            let list = record.map(|record| record.assignments().0).unwrap_or_default();
+            let own = list.into_iter().filter(|assignment| assignment.task.job == *job);
+            holders.extend(own.map(|assignment| (assignment.task.n, name.clone())));
         }
         Ok(holders)
     }
@@ -166,10 +156,29 @@ impl Client {
     }
 }
 
-fn has_ended(task: &TaskId, data: &[u8]) -> TaskInfo {
-    let Finished { status, worker, attempts, error, .. } = Finished::with_outcome(task, data);
+/// A task as it is in the tree: outstanding, ended, or `None` where it is not there.
+async fn look(reader: &Reader, task: TaskId, holder: Option<&String>) -> Result<Option<TaskInfo>, Failure> {
+    let state = match reader.read(task.path()).await {
+        Ok(None) => {
+            return match reader.read(task.data_path()).await {
+                Ok(node) => {
+                    let ended = node.filter(|node| node.version > 0);
+                    Ok(ended.map(|node| has_ended(task.n, Finished::with_outcome(&task, &node.data))))
+                }
+                Err(Failure::Refused(why)) => Ok(Some(has_ended(task.n, Finished::without_outcome(&task, why)))),
+                Err(failure) => Err(failure),
+            };
+        }
+        Ok(Some(node)) => TaskState::from_json(&node.data),
+        Err(Failure::Refused(refusal)) => Err(refusal.to_string()),
+        Err(failure) => return Err(failure),
+    };
+    Ok(Some(outstanding(task.n, state, holder)))
+}
+
+fn has_ended(n: u32, Finished { status, worker, attempts, error, .. }: Finished) -> TaskInfo {
     let state = status.to_string();
-    TaskInfo { n: task.n, state, worker, attempts, crashes: 0, history: vec![], not_before_ms: None, error }
+    TaskInfo { n, state, worker, attempts, crashes: 0, history: vec![], not_before_ms: None, error }
 }
 
 fn outstanding(n: u32, state: Result<TaskState, String>, holder: Option<&String>) -> TaskInfo {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::{Client, ClientError, Finished, Selected};
+use crate::coordination::Failure;
 use crate::records::tree::task_number;
 use crate::records::{Live, TaskId, json_to_bytes};
 
@@ -60,7 +61,9 @@ impl Client {
             for some in outstanding.chunks(500) {
                 let paths: Vec<String> = some.iter().map(TaskId::live_path).collect();
                 for (task, node) in some.iter().zip(self.session().get_many(&paths).await?) {
-                    if let Some(live) = node.and_then(|node| Live::from_json(&node.data).ok()) {
+                    if let Ok(Some(node)) = node
+                        && let Ok(live) = Live::from_json(&node.data)
+                    {
                         show(task, &live, seen.entry(task.n).or_default(), &mut each);
                     }
                 }
@@ -72,9 +75,12 @@ impl Client {
             numbers.retain(|n| selected.contains(*n) && !waits.contains(n) && !ended.contains(n));
             for n in numbers {
                 let task = selected.job.task(n);
-                let node = self.session().get(&task.data_path()).await?.filter(|node| node.version > 0);
-                let Some(node) = node else { continue };
-                let finished = Finished::with_outcome(&task, &node.data);
+                let finished = match self.session().get(&task.data_path()).await {
+                    Ok(Some(node)) if node.version > 0 => Finished::with_outcome(&task, &node.data),
+                    Ok(_) => continue,
+                    Err(Failure::Refused(refusal)) => Finished::without_outcome(&task, refusal),
+                    Err(failure) => return Err(failure.into()),
+                };
                 rest(&task, &finished, &seen.remove(&n).unwrap_or_default(), &mut each);
                 ended.insert(n);
                 each(&task, LogLine::Ended(Box::new(finished)));

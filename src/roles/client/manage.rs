@@ -140,7 +140,7 @@ impl Client {
             let paths: Vec<String> = some.iter().map(TaskId::path).collect();
             let nodes = self.session().get_many(&paths).await?;
             let found = some.iter().zip(nodes).filter_map(|(task, node)| {
-                let node = node?;
+                let node = node.ok()??;
                 let state = TaskState::from_json(&node.data).ok().filter(|state| state.dead)?;
                 Some((task.clone(), state, node.version))
             });

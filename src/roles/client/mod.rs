@@ -200,14 +200,19 @@ impl Finished {
                 result: outcome.result,
                 error: outcome.error,
             },
-            Err(error) => Finished {
-                task: task.to_string(),
-                status: FinishedStatus::Failed,
-                worker: None,
-                attempts: 0,
-                result: Value::Null,
-                error: Some(format!("{} holds no outcome that can be had: {error}", task.data_path())),
-            },
+            Err(error) => Finished::without_outcome(task, error),
+        }
+    }
+
+    /// A task whose outcome is malformed, or may not be read.
+    fn without_outcome(task: &TaskId, why: impl fmt::Display) -> Self {
+        Finished {
+            task: task.to_string(),
+            status: FinishedStatus::Failed,
+            worker: None,
+            attempts: 0,
+            result: Value::Null,
+            error: Some(format!("{} holds no outcome that can be had: {why}", task.data_path())),
         }
     }
 

@@ -133,7 +133,8 @@ async fn look(session: Session, pause: Duration) -> Result<usize, Failure> {
     let mut tasks = 0;
     for some in paths.chunks(MULTI_OPS_MAX) {
         let nodes = session.get_many(some).await?;
-        tasks += nodes.iter().flatten().map(|node| usize::try_from(node.children).unwrap_or(0)).sum::<usize>();
+        tasks +=
+            nodes.iter().flatten().flatten().map(|node| usize::try_from(node.children).unwrap_or(0)).sum::<usize>();
     }
     Ok(tasks)
 }

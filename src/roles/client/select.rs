@@ -91,7 +91,7 @@ impl Client {
         for some in jobs.chunks(100) {
             let paths: Vec<String> = some.iter().map(JobId::path).collect();
             let nodes = session.get_many(&paths).await?;
-            found.extend(some.iter().zip(nodes).filter_map(|(job, node)| Some((node?.czxid, job.clone()))));
+            found.extend(some.iter().zip(nodes).filter_map(|(job, node)| Some((node.ok()??.czxid, job.clone()))));
         }
         found.sort_unstable();
         Ok(found.into_iter().map(|(_, job)| job).collect())

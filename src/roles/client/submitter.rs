@@ -290,7 +290,7 @@ impl Submitter {
                     },
                     None => return Err(End::SessionOver),
                 },
-                Some((n, node)) = calls.fetching.next() => self.fetched(n, node?, &mut calls),
+                Some((n, node)) = calls.fetching.next() => self.fetched(n, node, &mut calls)?,
                 Some(task) = self.deliveries.recv() => self.collect(task.n, &mut calls),
                 Some((n, collected)) = calls.collecting.next() => self.collected(n, collected)?,
                 () = session.over() => return Err(End::SessionOver),
@@ -454,19 +454,23 @@ impl Submitter {
         }
     }
 
-    fn fetched(&mut self, n: u32, node: Option<Node>, calls: &mut Calls) {
-        let Some(Submitted::Fetching { gone_since }) = self.tasks.get(&n) else { return }; // dead, and delivered
+    fn fetched(&mut self, n: u32, node: Result<Option<Node>, Failure>, calls: &mut Calls) -> Result<(), End> {
+        let Some(Submitted::Fetching { gone_since }) = self.tasks.get(&n) else { return Ok(()) }; // dead, and delivered
         let (gone_since, task) = (*gone_since, self.id.task(n));
         match node {
-            None => self.deliver(n, Finished::gone(&task), false),
-            Some(node) if node.version == 0 => {
+            Ok(None) => self.deliver(n, Finished::gone(&task), false),
+            Ok(Some(node)) if node.version == 0 => {
                 self.tasks.insert(n, Submitted::Outstanding);
                 if gone_since {
                     self.fetch(n, calls);
                 }
             }
-            Some(node) => self.deliver(n, Finished::with_outcome(&task, &node.data), true),
+            Ok(Some(node)) => self.deliver(n, Finished::with_outcome(&task, &node.data), true),
+            // It stays, for somebody who may read it.
+            Err(Failure::Refused(refusal)) => self.deliver(n, Finished::without_outcome(&task, refusal), false),
+            Err(failure) => return Err(failure.into()),
         }
+        Ok(())
     }
 
     fn deliver(&mut self, n: u32, finished: Finished, remains: bool) {

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::coordination::{Failure, Node, Session, paths};
+use crate::coordination::{Failure, Node, Session, paths, read_all};
 use crate::records::tree::{MASTER, ROOTS, TASKS, WORKERS, task_number};
 use crate::records::{Assignment, JobId, JobRecord, MasterRecord, WorkerRecord};
 
@@ -75,7 +75,7 @@ pub async fn herd(session: &Session) -> Result<Herd, Failure> {
     session.sync().await?;
     let mut malformed = Vec::new();
     let mut masters = Vec::new();
-    for (name, node) in children(session, MASTER).await? {
+    for (name, node) in children(session, MASTER, &mut malformed).await? {
         match (paths::sequence(&name), MasterRecord::from_json(&node.data)) {
             (Some(number), Ok(record)) => {
                 masters.push((number, MasterView { id: name, host: record.host, pid: record.pid }));
@@ -85,7 +85,7 @@ pub async fn herd(session: &Session) -> Result<Herd, Failure> {
     }
     masters.sort_by_key(|(number, _)| *number);
     let (mut workers, mut assignments) = (Vec::new(), Vec::new());
-    for (name, node) in children(session, WORKERS).await? {
+    for (name, node) in children(session, WORKERS, &mut malformed).await? {
         match WorkerRecord::from_json(&node.data) {
             Ok(record) => {
                 let assigned = live(session, record.assignments().0).await?;
@@ -104,14 +104,14 @@ pub async fn herd(session: &Session) -> Result<Herd, Failure> {
     }
     workers.sort_by(|a, b| a.id.cmp(&b.id));
     let mut jobs = Vec::new();
-    for (name, node) in children(session, TASKS).await? {
+    for (name, node) in children(session, TASKS, &mut malformed).await? {
         match (name.parse::<JobId>(), JobRecord::from_json(&node.data)) {
             (Ok(id), Ok(record)) => {
-                let stored = session.children(&id.data_path()).await?.unwrap_or_default();
+                let stored = names(session, &id.data_path(), &mut malformed).await?;
                 let stored = stored.iter().filter(|name| task_number(name).is_ok()).count();
                 let assigned = assignments.iter().filter(|a| a.task.job == id).count();
-                let names = session.children(&id.path()).await?.unwrap_or_default();
-                let outstanding = names.iter().filter(|name| task_number(name).is_ok()).count();
+                let below = names(session, &id.path(), &mut malformed).await?;
+                let outstanding = below.iter().filter(|name| task_number(name).is_ok()).count();
                 let view = JobView {
                     id: name,
                     kind: record.kind,
@@ -139,27 +139,38 @@ pub async fn herd(session: &Session) -> Result<Herd, Failure> {
 
 /// The assignments that are not over: the leader drops those from a list only when it writes the next one.
 async fn live(session: &Session, assignments: Vec<Assignment>) -> Result<Vec<Assignment>, Failure> {
-    let mut live = Vec::new();
-    for some in assignments.chunks(500) {
-        let paths: Vec<String> = some.iter().map(|a| a.task.path()).collect();
-        let nodes = session.get_many(&paths).await?;
-        let holds = |(a, node): &(&Assignment, Option<Node>)| node.as_ref().is_some_and(|n| n.version == a.version);
-        live.extend(some.iter().zip(nodes).filter(holds).map(|(a, _)| a.clone()));
-    }
-    Ok(live)
+    let paths: Vec<String> = assignments.iter().map(|a| a.task.path()).collect();
+    let nodes = read_all(session, &paths).await?;
+    let holds = |a: &Assignment, node: Option<Node>| node.is_some_and(|node| node.version == a.version);
+    let live = assignments.into_iter().zip(nodes).filter_map(|(a, node)| holds(&a, node.ok()?).then_some(a));
+    Ok(live.collect())
 }
 
-/// The children of a znode with their data, sorted by name.
-async fn children(session: &Session, path: &str) -> Result<Vec<(String, Node)>, Failure> {
-    let mut names = session.children(path).await?.unwrap_or_default();
-    names.sort_unstable();
+/// The children of a znode with their data, sorted by name; what may not be read is malformed.
+async fn children(session: &Session, path: &str, malformed: &mut Vec<String>) -> Result<Vec<(String, Node)>, Failure> {
+    let names = names(session, path, malformed).await?;
+    let paths: Vec<String> = names.iter().map(|name| paths::join(path, name)).collect();
     let mut found = Vec::new();
-    for names in names.chunks(100) {
-        let paths: Vec<String> = names.iter().map(|name| paths::join(path, name)).collect();
-        let nodes = session.get_many(&paths).await?;
-        found.extend(names.iter().cloned().zip(nodes).filter_map(|(name, node)| Some((name, node?))));
+    for ((name, path), node) in names.into_iter().zip(&paths).zip(read_all(session, &paths).await?) {
+        match node {
+            Ok(node) => found.extend(node.map(|node| (name, node))),
+            Err(_) => malformed.push(path.clone()),
+        }
     }
     Ok(found)
+}
+
+/// The names of the children of a znode, sorted; one that may not be read is malformed.
+async fn names(session: &Session, path: &str, malformed: &mut Vec<String>) -> Result<Vec<String>, Failure> {
+    let mut names = match session.children(path).await {
+        Err(Failure::Refused(_)) => {
+            malformed.push(path.to_owned());
+            Vec::new()
+        }
+        names => names?.unwrap_or_default(),
+    };
+    names.sort_unstable();
+    Ok(names)
 }
 
 /// A line of the tree.
@@ -169,7 +180,7 @@ pub struct TreeLine {
     pub depth: usize,
     /// The znode's name.
     pub name: String,
-    /// The znode; `None` stands for as many more as `name` says.
+    /// The znode; `None` stands for as many more as `name` says, or for one that may not be read.
     pub node: Option<Node>,
 }
 
@@ -178,36 +189,41 @@ pub async fn tree(session: &Session, limit: usize) -> Result<Vec<TreeLine>, Fail
     session.sync().await?;
     let mut lines = Vec::new();
     for root in ROOTS {
-        if let Some(node) = session.get(root).await? {
-            lines.push(TreeLine { depth: 0, name: root.to_owned(), node: Some(node) });
-            branch(session, root, 1, limit, &mut lines).await?;
-        }
+        branch(session, root, root, 0, limit, &mut lines).await?;
     }
     Ok(lines)
 }
 
+/// A znode, `name` for people, and what is below it.
 async fn branch(
     session: &Session,
     path: &str,
+    name: &str,
     depth: usize,
     limit: usize,
     lines: &mut Vec<TreeLine>,
 ) -> Result<(), Failure> {
-    let mut names = session.children(path).await?.unwrap_or_default();
+    let mut names = match session.get(path).await {
+        Ok(None) => return Ok(()),
+        Ok(Some(node)) => {
+            let has_children = node.children > 0;
+            lines.push(TreeLine { depth, name: name.to_owned(), node: Some(node) });
+            if has_children { session.children(path).await?.unwrap_or_default() } else { Vec::new() }
+        }
+        Err(Failure::Refused(refusal)) => {
+            lines.push(TreeLine { depth, name: format!("{name}: {refusal}"), node: None });
+            return Ok(());
+        }
+        Err(failure) => return Err(failure),
+    };
     names.sort_unstable();
     let more = names.len().saturating_sub(limit);
     names.truncate(limit);
     for name in names {
-        let path = paths::join(path, &name);
-        let Some(node) = session.get(&path).await? else { continue };
-        let has_children = node.children > 0;
-        lines.push(TreeLine { depth, name, node: Some(node) });
-        if has_children {
-            Box::pin(branch(session, &path, depth + 1, limit, lines)).await?;
-        }
+        Box::pin(branch(session, &paths::join(path, &name), &name, depth + 1, limit, lines)).await?;
     }
     if more > 0 {
-        lines.push(TreeLine { depth, name: format!("{more} more"), node: None });
+        lines.push(TreeLine { depth: depth + 1, name: format!("{more} more"), node: None });
     }
     Ok(())
 }

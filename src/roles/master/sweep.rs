@@ -74,7 +74,7 @@ impl Standing {
             let tasks: Vec<String> = some.iter().map(|name| paths::join(&job.path(), name)).collect();
             let (stored_now, tasks_now) = (self.session.get_many(&stored).await?, self.session.get_many(&tasks).await?);
             for (at, (stored_now, task)) in stored_now.into_iter().zip(tasks_now).enumerate() {
-                let Some(stored_now) = stored_now else { continue };
+                let (Ok(Some(stored_now)), Ok(task)) = (stored_now, task) else { continue };
                 let stored = Op::Delete { path: stored[at].clone(), version: Some(stored_now.version) };
                 let later_is_gone = later_job(&some[at]).is_some_and(|later| self.ledger.job(&later).is_none());
                 let dead = task.filter(|task| TaskState::from_json(&task.data).is_ok_and(|state| state.dead));

@@ -8,7 +8,7 @@ use tokio::task::spawn_blocking;
 use tracing::warn;
 
 use super::Call;
-use crate::coordination::{Failure, Reader};
+use crate::coordination::{Failure, Node, Reader};
 use crate::records::{Assignment, DATA_BYTES_MAX, JobId, JobRecord, Outcome, TaskId, TaskState};
 use crate::spill;
 
@@ -60,17 +60,17 @@ impl Loader {
         }
         let reader = &self.reader;
         let job = self.jobs.entry(assignment.task.job.clone()).or_insert_with_key(|job| {
-            let (path, read) = (job.path(), reader.read(job.path()));
+            let (path, read) = (job.path(), read(reader, job.path()));
             let parse = async move {
-                let node = read.await.map_err(Trouble::Failed)?.ok_or(Trouble::Over)?;
+                let node = read.await?.ok_or(Trouble::Over)?;
                 let job = JobRecord::from_json(&node.data).map_err(|e| Trouble::Malformed(format!("{path}: {e}")));
                 job.map(Arc::new)
             };
             parse.boxed().shared()
         });
         let (job, task) = (job.clone(), assignment.task.clone());
-        let payload = reader.read(task.data_path());
-        let state = (assignment.version > 0).then(|| reader.read(task.path()));
+        let payload = read(reader, task.data_path());
+        let state = (assignment.version > 0).then(|| read(reader, task.path()));
         let reader = reader.clone();
         async move {
             let loaded = async {
@@ -78,12 +78,12 @@ impl Loader {
                 let state = match state {
                     None => TaskState::default(),
                     Some(state) => {
-                        let node = state.await.map_err(Trouble::Failed)?;
+                        let node = state.await?;
                         let node = node.filter(|node| node.version == assignment.version).ok_or(Trouble::Over)?;
                         TaskState::from_json(&node.data).map_err(Trouble::Malformed)?
                     }
                 };
-                match payload.await.map_err(Trouble::Failed)? {
+                match payload.await? {
                     Some(node) if node.version == 0 => {
                         let stored = node.data;
                         let payload = if job.spill.is_some() {
@@ -96,7 +96,7 @@ impl Loader {
                     Some(_) | None => {}
                 }
                 // Completed or cancelled by now; or there never was a payload, and then the task is still there.
-                match reader.read(task.path()).await.map_err(Trouble::Failed)? {
+                match read(&reader, task.path()).await? {
                     Some(node) if node.version == assignment.version => {
                         let path = task.data_path();
                         Err(Trouble::Malformed(format!("{path} holds no payload at version 0")))
@@ -108,6 +108,17 @@ impl Loader {
             (assignment, loaded)
         }
         .boxed()
+    }
+}
+
+/// Reads a znode. One that may not be read is malformed.
+fn read(reader: &Reader, path: String) -> impl Future<Output = Result<Option<Node>, Trouble>> + Send + use<> {
+    let read = reader.read(path.clone());
+    async move {
+        read.await.map_err(|failure| match failure {
+            Failure::Refused(refusal) => Trouble::Malformed(format!("{path} cannot be read: {refusal}")),
+            failure @ (Failure::Unknown(_) | Failure::SessionOver(_)) => Trouble::Failed(failure),
+        })
     }
 }
 
