@@ -85,7 +85,7 @@ impl Handler for Exec {
             }
         }
         let result = Value::Object(result);
-        if status.success() { Ok(result) } else { Err(TaskError { error: describe(status), result }) }
+        if status.success() { Ok(result) } else { Err(TaskError::Failed { error: describe(status), result }) }
     }
 }
 

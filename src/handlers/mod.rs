@@ -71,19 +71,35 @@ pub trait Handler: Send + Sync + 'static {
     fn run(&self, task: Task) -> impl Future<Output = Result<Value, TaskError>> + Send;
 }
 
-/// Why an attempt failed. Any error turns into one by `?`.
+/// Why a task did not succeed. Any error turns into one by `?`.
 #[derive(Debug, Clone, PartialEq)]
-pub struct TaskError {
-    /// The reason, for people.
-    pub error: String,
-    /// What there is of a result all the same.
-    pub result: Value,
+pub enum TaskError {
+    /// The attempt failed.
+    Failed {
+        /// The reason, for people.
+        error: String,
+        /// What there is of a result all the same.
+        result: Value,
+    },
+    /// The worker lacks this to begin the task at all (file descriptors, processes, memory, a directory for temporary files):
+    /// the task has no part in that. It is handed back as it was, nothing is counted, and the worker pauses before it takes
+    /// more. Only for a handler that has not done anything yet.
+    WorkerLacks(String),
 }
 
 impl TaskError {
     /// A failure with nothing but a reason.
     pub fn new(error: impl fmt::Display) -> Self {
-        TaskError { error: error.to_string(), result: Value::Null }
+        TaskError::Failed { error: error.to_string(), result: Value::Null }
+    }
+}
+
+impl fmt::Display for TaskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TaskError::Failed { error, .. } => f.write_str(error),
+            TaskError::WorkerLacks(what) => write!(f, "the worker lacks what it takes to begin: {what}"),
+        }
     }
 }
 

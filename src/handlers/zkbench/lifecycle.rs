@@ -27,7 +27,9 @@ pub async fn play(generator: &Generator, member: &Member) -> Result<Outcome, Tas
                 timelines.merge(timeline);
             }
             // The first that failed has stopped the others.
-            Err(error) if failed.as_ref().is_none_or(|failed| failed.error == STOPPED) => failed = Some(error),
+            Err(error) if failed.as_ref().is_none_or(|failed| *failed == TaskError::new(STOPPED)) => {
+                failed = Some(error)
+            }
             Err(_) => {}
         }
     }

@@ -279,10 +279,11 @@ impl Shift {
         let attempts = loaded.state.attempt + 1;
         let (status, result, error) = match result {
             Ok(result) => (OutcomeStatus::Done, result, None),
-            Err(failed) if policy.retries() => {
-                info!(task = %assignment.task, attempt = attempts, error = failed.error, "the attempt failed");
+            Err(TaskError::WorkerLacks(_)) => return self.hand_back(assignment, &loaded, None),
+            Err(TaskError::Failed { error, .. }) if policy.retries() => {
+                info!(task = %assignment.task, attempt = attempts, error, "the attempt failed");
                 let failures = loaded.state.failures + 1;
-                let mut state = TaskState { failures, ..loaded.state.attempted(&self.id, &failed.error) };
+                let mut state = TaskState { failures, ..loaded.state.attempted(&self.id, &error) };
                 if failures < policy.max_attempts {
                     let backoff = policy.backoff(failures, rand::rng().random());
                     state.not_before_ms = (!backoff.is_zero()).then(|| now_ms() + backoff.as_millis() as i64);
@@ -291,7 +292,7 @@ impl Shift {
                 }
                 return self.end_attempt(assignment, &state);
             }
-            Err(failed) => (OutcomeStatus::Failed, failed.result, Some(failed.error)),
+            Err(TaskError::Failed { error, result }) => (OutcomeStatus::Failed, result, Some(error)),
         };
         debug!(task = %assignment.task, ?status, "ran");
         let outcome = Outcome { status, worker: Some(self.id.clone()), attempts, result, spilled: None, error };
