@@ -51,6 +51,8 @@ pub struct Ledger {
     pub(crate) open: BTreeSet<(i64, WorkerId)>,
     /// The worker that is given nothing but suspects, while some wait.
     pub(crate) reserved: Option<WorkerId>,
+    /// Workers that lack what it takes to begin tasks, and the moment until which they are given none.
+    pub(crate) resting: HashMap<WorkerId, i64>,
     /// Workers whose list is longer than their window.
     pub(crate) over: BTreeSet<WorkerId>,
     /// Workers whose list in the tree holds entries that are over.
@@ -96,6 +98,7 @@ impl Ledger {
             self.sleeping.remove(&(at, key));
             self.refresh_ready(key);
         }
+        self.end_rests();
     }
 
     /// How many tasks are where.
@@ -180,13 +183,15 @@ impl Ledger {
     }
 
     /// A task exists at this version, and these attempts of it have ended. A task at another version than the one
-    /// assigned is unassigned by that. Returns the worker that said, by this task, that it stops.
+    /// assigned is unassigned by that. Returns the worker that said, by this task, that it is to be given nothing, or nothing
+    /// for a while.
     pub fn task_is(&mut self, task: &TaskId, version: i32, state: &TaskState) -> Option<WorkerId> {
         let key = *self.job_keys.get(&task.job)?;
         let job = self.jobs.get_mut(&key)?;
         if version < job.version(task.n) {
             return None; // an older read, overtaken
         }
+        let is_news = version > job.version(task.n);
         if job.interrupted.get(&task.n).is_some_and(|interrupted| interrupted.version != version) {
             self.not_interrupted(task); // somebody has ended that attempt
         }
@@ -209,10 +214,15 @@ impl Ledger {
             }
         }
         self.refresh_ready(key);
-        let stops: WorkerId = state.returned_by.as_ref()?.parse().ok()?;
-        self.workers.get_mut(&stops)?.stops = true;
-        self.refresh_load(&stops);
-        Some(stops)
+        let returned_by: WorkerId = state.returned_by.as_ref()?.parse().ok()?;
+        match state.returned_for_ms {
+            None => self.workers.get_mut(&returned_by)?.stops = true,
+            // Read again later it would say the same of another time.
+            Some(for_ms) if is_news => self.rest(&returned_by, for_ms),
+            Some(_) => return None,
+        }
+        self.refresh_load(&returned_by);
+        Some(returned_by)
     }
 
     /// A task's znode holds what nobody understands: it is left alone, and counts as dead.

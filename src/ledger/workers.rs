@@ -11,6 +11,9 @@ pub(crate) type Place = u64;
 /// A worker whose slots are busy is given more once this share of what may be under way to it is free: one in so many.
 const REFILL_SHARE: usize = 4;
 
+/// The longest time for which a worker is given nothing because of what it says of itself, in milliseconds.
+const REST_MS_MAX: i64 = 60_000;
+
 /// A worker and its list.
 #[derive(Debug)]
 pub(crate) struct Worker {
@@ -77,6 +80,26 @@ impl Ledger {
     /// Whether a worker said that it stops.
     pub fn stops(&self, id: &WorkerId) -> bool {
         self.workers.get(id).is_some_and(|worker| worker.stops)
+    }
+
+    /// A worker lacks what it takes to begin tasks: it is given none for so long from now on.
+    pub(super) fn rest(&mut self, id: &WorkerId, for_ms: u64) {
+        if !self.workers.contains_key(id) {
+            return;
+        }
+        let until = self.clock_ms + i64::try_from(for_ms).map_or(REST_MS_MAX, |for_ms| for_ms.min(REST_MS_MAX));
+        let rests = self.resting.entry(id.clone()).or_insert(until);
+        *rests = until.max(*rests);
+        self.reserved.take_if(|reserved| reserved == id);
+    }
+
+    /// Whoever has rested long enough is given tasks again.
+    pub(super) fn end_rests(&mut self) {
+        let rested = self.resting.iter().filter(|(_, until)| **until <= self.clock_ms).map(|(id, _)| id.clone());
+        for id in rested.collect::<Vec<_>>() {
+            self.resting.remove(&id);
+            self.refresh_load(&id);
+        }
     }
 
     /// A worker exists. What it has is taken from its record when it is new; from then on the ledger knows better.
@@ -166,6 +189,7 @@ impl Ledger {
         self.open.retain(|(_, other)| other != id);
         self.over.remove(id);
         self.stale.remove(id);
+        self.resting.remove(id);
         self.reserved.take_if(|reserved| reserved == id);
         for (place, entry) in &worker.list {
             let Some(job) = self.jobs.get_mut(&entry.job) else { continue };
@@ -299,7 +323,8 @@ impl Ledger {
             self.open.remove(&(load, id.clone()));
         }
         let reserved = self.reserved.as_ref() == Some(id);
-        if !worker.stops && worker.refilling && worker.alone == 0 && !reserved {
+        let given_nothing = worker.stops || self.resting.contains_key(id);
+        if !given_nothing && worker.refilling && worker.alone == 0 && !reserved {
             self.open.insert((length - slots, id.clone()));
         }
         if worker.list.len() > worker.window {

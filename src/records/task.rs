@@ -1,5 +1,7 @@
 //! `/tasks/<job>/<n>`: what happened to an outstanding task so far. Empty until something did.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -35,9 +37,13 @@ pub struct TaskState {
     /// The moment before which it is not attempted again, in milliseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_before_ms: Option<i64>,
-    /// The worker that handed the task back unstarted, because it stops: it is to be given nothing more.
+    /// The worker that handed the task back: it is to be given nothing more, because it stops, or nothing for
+    /// `returned_for_ms`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub returned_by: Option<String>,
+    /// For so long that worker lacks what it takes to begin tasks, in milliseconds; absent where it stops.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub returned_for_ms: Option<u64>,
     /// Whether it will not be attempted again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub dead: bool,
@@ -54,12 +60,21 @@ impl TaskState {
     /// One more attempt has ended, for this reason.
     #[must_use]
     pub fn attempted(&self, worker: &str, error: &str) -> Self {
-        let mut state = TaskState { attempt: self.attempt + 1, not_before_ms: None, returned_by: None, ..self.clone() };
+        let mut state = self.returned(None, None);
+        state.attempt += 1;
+        state.not_before_ms = None;
         let end = (0..=error.len().min(ERROR_BYTES_MAX)).rev().find(|at| error.is_char_boundary(*at)).unwrap_or(0);
         state.history.push(Attempt { worker: worker.to_owned(), error: error[..end].to_owned() });
         let over = state.history.len().saturating_sub(HISTORY_MAX);
         state.history.drain(..over);
         state
+    }
+
+    /// The same, handed back by this worker, which stops, or lacks something for so long; or by nobody any more.
+    #[must_use]
+    pub fn returned(&self, by: Option<&str>, lacking_for: Option<Duration>) -> Self {
+        let for_ms = lacking_for.map(|pause| u64::try_from(pause.as_millis()).unwrap_or(u64::MAX));
+        TaskState { returned_by: by.map(str::to_owned), returned_for_ms: for_ms, ..self.clone() }
     }
 
     /// The attempt that ended last.
@@ -70,7 +85,7 @@ impl TaskState {
     /// A dead task, to be attempted again as if it never had been; what happened stays in its history.
     #[must_use]
     pub fn revived(&self) -> Self {
-        TaskState { failures: 0, crashes: 0, not_before_ms: None, returned_by: None, dead: false, ..self.clone() }
+        TaskState { failures: 0, crashes: 0, not_before_ms: None, dead: false, ..self.returned(None, None) }
     }
 
     /// As it is stored.

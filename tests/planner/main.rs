@@ -3,6 +3,7 @@
 mod herd;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use herdsman::ledger::Ledger;
 use herdsman::plan::{Plan, plan, rebalance, take_back, tidy};
@@ -168,6 +169,33 @@ fn a_worker_that_hands_a_task_back_is_given_nothing_more() {
     assert!(plan(&mut ledger).is_empty());
     ledger.worker_is(&worker("x"), &runs(2, &["k"]));
     assert_eq!(lists(&mut ledger)["x"], ["j/0000000001@1"]);
+}
+
+#[test]
+fn a_worker_that_lacks_something_is_given_nothing_for_as_long_as_it_says_and_then_again() {
+    let mut ledger = backlog(3);
+    ledger.wake(1_000);
+    ledger.worker_is(&worker("w"), &runs(2, &["k"]));
+    write(&mut ledger);
+    let back = TaskState::default().returned(Some("w"), Some(Duration::from_millis(500)));
+    assert_eq!(ledger.task_is(&job("j").task(0), 1, &back), Some(worker("w")));
+    assert!(plan(&mut ledger).is_empty());
+    ledger.wake(1_400);
+    ledger.task_is(&job("j").task(0), 1, &back); // everything is read anew: no news
+    let workers = [(worker("w"), WorkerRecord { assigned: vec!["j/0000000001".to_owned()], ..runs(2, &["k"]) })];
+    ledger.workers_are(&workers, true);
+    assert!(plan(&mut ledger).is_empty());
+    ledger.wake(1_500);
+    assert_eq!(lists(&mut ledger)["w"], ["j/0000000001", "j/0000000000@1"]);
+    // It does not stop: what is lost with it is a crash like any other.
+    let back = TaskState::default().returned(Some("w"), Some(Duration::MAX));
+    ledger.task_is(&job("j").task(0), 2, &back);
+    assert!(plan(&mut ledger).is_empty());
+    assert_eq!(lose(&mut ledger, "w")["1"].crashes, 1);
+    ledger.worker_is(&worker("x"), &runs(2, &["k"]));
+    assert_eq!(lists(&mut ledger)["x"], ["j/0000000001@1", "j/0000000000@2"], "a suspect first");
+    ledger.worker_is(&worker("w"), &runs(2, &["k"]));
+    assert_eq!(lists(&mut ledger)["w"], ["j/0000000002"], "nothing is remembered of one that is gone");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 mod support;
 
 mod client;
+mod handlers;
 mod losses;
 mod lost_replies;
 mod master;

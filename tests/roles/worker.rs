@@ -115,6 +115,7 @@ impl Handler for Probe {
             b"fail" => Err(TaskError::new("told to")),
             b"panic" => panic!("told to"),
             b"attempt" => Ok(json!(task.attempt)),
+            b"lack" => Err(TaskError::WorkerLacks("file descriptors".to_owned())),
             _ => {
                 self.release.notified().await;
                 Ok(Value::Null)
@@ -290,6 +291,39 @@ async fn a_stopping_worker_hands_back_what_it_has_not_begun_at_once_and_finishes
     assert_eq!(bench.outcome(0).await.status, OutcomeStatus::Done);
     stopping.await.expect("no panic");
     assert!(children(&bench.session, "/workers").await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_cannot_begin_a_task_hands_back_all_that_waits_uncounted_and_tries_again_after_a_pause() {
+    let config = fresh_config();
+    let (bench, probe) = (Bench::new(&config).await, Probe::default());
+    bench.job(&kind("probe"), &["", "lack", "attempt", "attempt"]).await;
+    let _member = worker_with(&config, &probe, 2, Duration::ZERO);
+    let worker = bench.worker().await;
+    bench.assign(&worker, &["j/0000000000", "j/0000000001", "j/0000000002"]).await;
+    for n in [1, 2] {
+        let state = bench.state(n, 1).await;
+        assert_eq!((state.attempt, state.failures, state.history.len(), state.dead), (0, 0, 0, false));
+        assert_eq!(state.returned_by.as_deref(), Some(worker.as_str()));
+        assert!(state.returned_for_ms.is_some_and(|ms| (1..=500).contains(&ms)), "{state:?}");
+    }
+    // What comes within the pause is not begun; what runs goes on, and what comes later is begun.
+    bench.assign(&worker, &["j/0000000000", "j/0000000003"]).await;
+    assert!(bench.state(3, 1).await.returned_for_ms.is_some());
+    assert_eq!((probe.begun(), probe.running()), (2, 1));
+    let mut version = 1;
+    let outcome = eventually("it is begun after the pause", async || {
+        bench.assign(&worker, &["j/0000000000", &format!("j/0000000003@{version}")]).await;
+        let task = bench.session.get("/tasks/j/0000000003").await.expect("readable");
+        match task {
+            Some(task) => version = task.version,
+            None => return Some(bench.outcome(3).await),
+        }
+        None
+    });
+    assert_eq!(outcome.await.attempts, 1, "the first attempt");
+    probe.release.notify_one();
+    assert_eq!(bench.outcome(0).await.status, OutcomeStatus::Done);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -87,7 +87,7 @@ impl Rules {
         step: &mut Step,
         record: &Record,
     ) {
-        let retried = |now: &TaskState| TaskState { returned_by: None, ..now.clone() } == was.revived();
+        let retried = |now: &TaskState| now.returned(None, None) == was.revived();
         if was.dead && now.is_some_and(retried) {
             return;
         }

@@ -9,11 +9,13 @@
 //! - It is cut off or pauses: when the lease ends it starts nothing, and by 0.75 T its tasks are stopped, before
 //!   anybody else can have been given them. If the session lives after all, they are started again.
 //! - A commit is not answered: what became of it is read, on the same session ([`Committer`]).
+//! - It lacks what it takes to begin a task: `shortage` says what it does then.
 //! - Its own znode is gone: the session is given up and everything begins anew.
 
 mod list;
 mod live;
 mod load;
+mod shortage;
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
@@ -31,6 +33,7 @@ use tracing::{debug, info, warn};
 use self::list::{Entry, Stage};
 use self::live::{InSlot, SHOW_EVERY};
 use self::load::{Loaded, Loader, Trouble};
+use self::shortage::Shortage;
 use super::life::Role;
 use super::{now_ms, unsuccessful};
 use crate::coordination::watch::NodeWatch;
@@ -88,6 +91,7 @@ impl Role for Worker {
             committing: FuturesUnordered::new(),
             stopping: None,
             paused: false,
+            shortage: Shortage::default(),
         };
         shift.work(&registration, shutdown).await
     }
@@ -120,6 +124,7 @@ struct Shift {
     stopping: Option<Instant>,
     /// The lease has ended: nothing is started.
     paused: bool,
+    shortage: Shortage,
 }
 
 struct Ended {
@@ -228,7 +233,9 @@ impl Shift {
             return Ok(()); // withdrawn meanwhile
         }
         match loaded {
-            Ok(loaded) if self.stopping.is_some() => self.hand_back(assignment, &loaded, None),
+            Ok(loaded) if self.stopping.is_some() || self.shortage.pause(Instant::now()).is_some() => {
+                self.hand_back(assignment, &loaded, None);
+            }
             Ok(loaded) => {
                 self.stage(&assignment, Stage::Queued);
                 self.queue.push_back((assignment, loaded));
@@ -275,11 +282,15 @@ impl Shift {
         let Some(Stage::Running(slot)) = running else { return }; // withdrawn meanwhile
         self.hide(&assignment.task, slot);
         self.busy -= 1;
+        let now = Instant::now();
+        if !matches!(result, Err(TaskError::WorkerLacks(_))) && self.shortage.ended(slot.since, now) {
+            warn!(worker = self.id, "nothing is lacking any more: beginning tasks again");
+        }
         let policy = &loaded.job.policy;
         let attempts = loaded.state.attempt + 1;
         let (status, result, error) = match result {
             Ok(result) => (OutcomeStatus::Done, result, None),
-            Err(TaskError::WorkerLacks(_)) => return self.hand_back(assignment, &loaded, None),
+            Err(TaskError::WorkerLacks(what)) => return self.cannot_begin(assignment, &loaded, &what),
             Err(TaskError::Failed { error, .. }) if policy.retries() => {
                 info!(task = %assignment.task, attempt = attempts, error, "the attempt failed");
                 let failures = loaded.state.failures + 1;
@@ -313,6 +324,23 @@ impl Shift {
         self.committing.push(commit.boxed());
     }
 
+    /// A task was not begun for want of something that is the worker's affair: it is handed back with all that waits here.
+    fn cannot_begin(&mut self, assignment: Assignment, loaded: &Loaded, what: &str) {
+        if self.shortage.lacks(Instant::now()) {
+            warn!(
+                task = %assignment.task, lacks = what, slots = self.worker.slots,
+                "cannot begin tasks: handing them back, and trying again after a pause; raise this worker's limits (ulimit -n \
+                 and -u, memory, room in TMPDIR), or give it fewer --slots"
+            );
+        } else {
+            debug!(task = %assignment.task, lacks = what, "cannot begin it");
+        }
+        self.hand_back(assignment, loaded, None);
+        for (assignment, loaded) in std::mem::take(&mut self.queue) {
+            self.hand_back(assignment, &loaded, None);
+        }
+    }
+
     /// Ends an attempt without an outcome: the assignment is over, and the task waits again or is dead.
     fn end_attempt(&mut self, assignment: Assignment, state: &TaskState) {
         let set = Op::Set { path: assignment.task.path(), data: state.to_json(), version: Some(assignment.version) };
@@ -326,15 +354,18 @@ impl Shift {
         self.end_attempt(assignment, &TaskState { dead: true, ..state });
     }
 
-    /// Hands a task back because this worker stops; `error` says why, where it had begun.
+    /// Hands a task back because this worker stops, or cannot begin it; `error` says why, where it had begun.
     fn hand_back(&mut self, assignment: Assignment, loaded: &Loaded, error: Option<String>) {
         let begun = error.is_some();
         let state = match error {
             Some(error) => loaded.state.attempted(&self.id, &error),
             None => loaded.state.clone(),
         };
-        let state = TaskState { returned_by: Some(self.id.clone()), ..state };
-        info!(task = %assignment.task, begun, "handing it back");
+        let lacking_for = if self.stopping.is_some() { None } else { self.shortage.pause(Instant::now()) };
+        let state = state.returned(Some(&self.id), lacking_for);
+        if lacking_for.is_none() {
+            info!(task = %assignment.task, begun, "handing it back");
+        }
         self.end_attempt(assignment, &state);
     }
 
