@@ -6,7 +6,8 @@
 //!
 //! - A batch may begin with a *guard*, a check that makes all of it void once the process has lost its place.
 //! - One refused operation fails its whole multi. It is taken out by its index and the rest is sent again, so that
-//!   neighbours succeed.
+//!   neighbours succeed. Before that the rest is looked at, in one read: what many have done already (two that cancel one
+//!   job) is answered by that, and does not cost a round trip and a refused multi each.
 //! - An answer that was lost is never met by sending again: what was applied may have been consumed since, and would be
 //!   applied once more. It is settled by *reading*, on the same session after a sync: a multi is one step, so a single
 //!   *witness* tells of all of it, and the whole batch is answered at once.
@@ -15,11 +16,13 @@
 //! that nobody else creates, and that nobody removes while the guard holds; a delete of a path that is never created again;
 //! a set at a version. Others (a set at any version, a check) tell nothing, and are sent again: they must be harmless twice.
 
+use std::collections::{BTreeSet, HashMap, HashSet};
+
 use tokio::sync::{mpsc, oneshot};
 use tracing::debug;
 
 use super::failure::{Failure, Refusal};
-use super::op::{MULTI_OPS_MAX, Node, Op, REQUEST_BYTES_MAX};
+use super::op::{Answer, MULTI_OPS_MAX, Node, Op, REQUEST_BYTES_MAX};
 use super::reader::read_all;
 use super::session::Session;
 
@@ -52,9 +55,17 @@ pub enum CommitError {
 type Reply = oneshot::Sender<Result<(), CommitError>>;
 
 struct Transaction {
+    /// Its place in its batch, in the order of the calls.
+    turn: usize,
     ops: Vec<Op>,
     bytes: usize,
     reply: Reply,
+}
+
+/// A transaction that is refused once what is sent before it is applied, and how. It is sent only if that is not.
+struct Held {
+    transaction: Transaction,
+    refused: CommitError,
 }
 
 /// Commits transactions in groups, in the order of the calls. Dropping it ends its task after what was handed in.
@@ -83,7 +94,7 @@ impl Committer {
             Err(CommitError::Refused { at: 0, refusal, unanswered: false })
         } else {
             self.queue
-                .send(Transaction { ops, bytes, reply })
+                .send(Transaction { turn: 0, ops, bytes, reply })
                 .map_err(|_| CommitError::SessionOver("closed".to_owned()))
         };
         async move {
@@ -119,30 +130,121 @@ async fn run(session: Session, guard: Option<Op>, mut transactions: mpsc::Unboun
 }
 
 async fn apply(session: &Session, guard: Option<&Op>, mut batch: Vec<Transaction>) {
+    let mut held: Vec<Held> = Vec::new();
+    batch.iter_mut().enumerate().for_each(|(turn, transaction)| transaction.turn = turn);
     while !batch.is_empty() {
         let ops: Vec<Op> = guard.into_iter().chain(batch.iter().flat_map(|t| &t.ops)).cloned().collect();
         let Err(error) = session.multi(&ops).await else {
-            return batch.into_iter().for_each(|t| drop(t.reply.send(Ok(()))));
+            batch.into_iter().for_each(|t| drop(t.reply.send(Ok(()))));
+            return held.into_iter().for_each(|held| answer_all(vec![held.transaction], &held.refused));
         };
         match (error.failure, error.at) {
             (Failure::Refused(refusal), Some(0)) if guard.is_some() => {
-                return answer_all(batch, &CommitError::Guard(refusal));
+                return answer_all(with_held(batch, held), &CommitError::Guard(refusal));
             }
             (Failure::Refused(refusal), Some(at)) => {
                 let (index, at) = locate(&batch, at - usize::from(guard.is_some()));
-                let Transaction { reply, .. } = batch.remove(index);
-                let _ = reply.send(Err(CommitError::Refused { at, refusal, unanswered: false }));
+                answer_all(vec![batch.remove(index)], &CommitError::Refused { at, refusal, unanswered: false });
+                (batch, held) = look_ahead(session, with_held(batch, held), at).await;
             }
             (Failure::Refused(refusal), None) => {
-                return answer_all(batch, &CommitError::Refused { at: 0, refusal, unanswered: false });
+                let refused = CommitError::Refused { at: 0, refusal, unanswered: false };
+                return answer_all(with_held(batch, held), &refused);
             }
             (Failure::Unknown(cause), _) => {
                 debug!(%cause, transactions = batch.len(), "a commit was not answered: settling it");
-                batch = settle(session, guard, batch).await;
+                batch = with_held(settle(session, guard, batch).await, std::mem::take(&mut held));
             }
-            (Failure::SessionOver(cause), _) => return answer_all(batch, &CommitError::SessionOver(cause)),
+            (Failure::SessionOver(cause), _) => {
+                return answer_all(with_held(batch, held), &CommitError::SessionOver(cause));
+            }
         }
     }
+}
+
+/// All of them, in the order of the calls.
+fn with_held(mut batch: Vec<Transaction>, held: Vec<Held>) -> Vec<Transaction> {
+    batch.extend(held.into_iter().map(|held| held.transaction));
+    batch.sort_by_key(|t| t.turn);
+    batch
+}
+
+/// After operation `at` of a transaction was refused: reads what the others begin with, and what they have at that place,
+/// and answers those that would be refused. Returns those to be sent, and those that one of these makes refused.
+///
+/// The read shows the tree as of that refusal or later, and all of these were asked for before it: a refusal that it foretells
+/// is as good as the server's.
+async fn look_ahead(session: &Session, batch: Vec<Transaction>, at: usize) -> (Vec<Transaction>, Vec<Held>) {
+    if batch.len() < 2 {
+        return (batch, Vec::new());
+    }
+    let places = BTreeSet::from([0, at]);
+    let asked = batch.iter().flat_map(|t| places.iter().filter_map(|at| t.ops.get(*at)));
+    let paths: BTreeSet<String> = asked.map(|op| op.path().to_owned()).collect();
+    // What cannot be read tells nothing: the server will.
+    let nodes = read_all(session, &paths.iter().map(String::as_str).collect::<Vec<_>>()).await.unwrap_or_default();
+    let seen = |answer: Answer<Node>| match answer {
+        Ok(Some(node)) => Seen::At(node.version),
+        Ok(None) => Seen::Absent,
+        Err(_) => Seen::Unknown,
+    };
+    let mut tree: HashMap<String, Seen> = paths.into_iter().zip(nodes.into_iter().map(seen)).collect();
+    let mut written: HashSet<String> = HashSet::new();
+    let (mut now, mut held) = (Vec::new(), Vec::new());
+    for transaction in batch {
+        match foretell(&transaction.ops, &mut tree) {
+            Ok(()) => {
+                written.extend(transaction.ops.iter().map(|op| op.path().to_owned()));
+                now.push(transaction);
+            }
+            Err((at, refusal)) => {
+                let refused = CommitError::Refused { at, refusal, unanswered: false };
+                if written.contains(transaction.ops[at].path()) {
+                    held.push(Held { transaction, refused });
+                } else {
+                    answer_all(vec![transaction], &refused);
+                }
+            }
+        }
+    }
+    (now, held)
+}
+
+/// A znode as it is, or as what is sent first leaves it.
+#[derive(Clone, Copy)]
+enum Seen {
+    Unknown,
+    Absent,
+    At(i32),
+}
+
+/// Whether all of `ops` would be applied, as far as is known; `tree` is then as they leave it. Else which would be refused,
+/// and how.
+fn foretell(ops: &[Op], tree: &mut HashMap<String, Seen>) -> Result<(), (usize, Refusal)> {
+    let mut then: HashMap<&str, Seen> = HashMap::new();
+    for (at, op) in ops.iter().enumerate() {
+        let path = op.path();
+        let seen = then.get(path).or_else(|| tree.get(path)).copied().unwrap_or(Seen::Unknown);
+        let left = match (op, seen) {
+            (Op::CreateEphemeral { sequential: true, .. }, _) => continue, // this is no path of its own
+            (Op::Create { .. } | Op::CreateEphemeral { .. }, Seen::At(_)) => return Err((at, Refusal::NodeExists)),
+            (Op::Create { .. } | Op::CreateEphemeral { .. }, Seen::Absent | Seen::Unknown) => Seen::At(0),
+            (_, Seen::Absent) => return Err((at, Refusal::NoNode)),
+            (
+                Op::Check { version: Some(asked), .. }
+                | Op::Set { version: Some(asked), .. }
+                | Op::Delete { version: Some(asked), .. },
+                Seen::At(version),
+            ) if *asked != version => return Err((at, Refusal::BadVersion)),
+            (Op::Set { .. }, Seen::At(version)) => Seen::At(version + 1),
+            (Op::Set { version: Some(version), .. }, Seen::Unknown) => Seen::At(version + 1),
+            (Op::Delete { .. }, _) => Seen::Absent,
+            (Op::Check { .. } | Op::Set { version: None, .. }, seen) => seen,
+        };
+        then.insert(path, left);
+    }
+    tree.extend(then.into_iter().map(|(path, seen)| (path.to_owned(), seen)));
+    Ok(())
 }
 
 /// Finds out what became of a batch whose answer was lost, and answers it; returns what is to be sent again: all of it where

@@ -5,7 +5,7 @@ use herdsman::coordination::{Committer, Op, Reader, Refusal, SessionConfig};
 use herdsman::faults::line::{Line, MULTI};
 use tokio::time::timeout;
 
-use crate::support::{LIMIT, children, connect, fresh_config, node, through, until, zookeeper};
+use crate::support::{LIMIT, children, connect, fresh_config, node, refused_below, through, until, zookeeper};
 
 fn create(path: String) -> Op {
     Op::Create { path, data: Vec::new() }
@@ -203,4 +203,51 @@ async fn reads_come_back_in_order_whatever_their_size_and_survive_a_reconnect() 
         let node = node.expect("readable");
         assert_eq!(node.as_ref().and_then(|n| n.data.first().copied()), (n < 40).then_some(n as u8));
     }
+}
+
+#[tokio::test]
+async fn what_many_others_have_done_already_is_answered_by_a_read_and_not_by_a_refusal_each() {
+    let config = fresh_config();
+    let session = connect(&config).await;
+    for some in (0..400).collect::<Vec<_>>().chunks(200) {
+        session.multi(&some.iter().map(|n| create(format!("/t{n}"))).collect::<Vec<_>>()).await.expect("created");
+    }
+    let gone = |n: usize| n % 4 != 0;
+    let others = (0..400).filter(|n| gone(*n)).map(|n| delete(&format!("/t{n}"), 0)).collect::<Vec<_>>();
+    session.multi(&others).await.expect("they were there");
+    let committer = Committer::start(session.clone(), None);
+    let answers =
+        futures::future::join_all((0..400).map(|n| committer.commit(vec![delete(&format!("/t{n}"), 0)]))).await;
+    for (n, answer) in answers.into_iter().enumerate() {
+        let refused = CommitError::Refused { at: 0, refusal: Refusal::NoNode, unanswered: false };
+        assert_eq!(answer, if gone(n) { Err(refused) } else { Ok(()) });
+    }
+    assert!(children(&session, "/").await.is_empty());
+    let refused = refused_below(&config);
+    assert!(refused <= 3, "{refused} transactions were refused");
+}
+
+#[tokio::test]
+async fn transactions_that_one_before_them_makes_refused_are_told_so_at_once_and_only_if_that_was_applied() {
+    let config = fresh_config();
+    let session = connect(&config).await;
+    let paths = (0..200).map(|n| create(format!("/t{n}"))).chain([create("/job".into())]);
+    session.multi(&paths.collect::<Vec<_>>()).await.expect("created");
+    session.write(delete("/t0", 0)).await.expect("it was there");
+    let committer = Committer::start(session.clone(), None);
+    // Each ends a task and marks the job, at the version that all have read: one of them can.
+    let end = |n: usize| vec![delete(&format!("/t{n}"), 0), set("/job", "failed", 0)];
+    let answers = futures::future::join_all((0..200).map(|n| committer.commit(end(n)))).await;
+    let refused = |at, refusal| Err(CommitError::Refused { at, refusal, unanswered: false });
+    assert_eq!(answers[0], refused(0, Refusal::NoNode), "its task is gone, so it marks nothing");
+    assert_eq!(answers[1], Ok(()));
+    assert_eq!(answers[2..], vec![refused(1, Refusal::BadVersion); 198]);
+    assert_eq!((node(&session, "/job").await.version, children(&session, "/").await.len()), (1, 199));
+    let refused = refused_below(&config);
+    assert!(refused <= 3, "{refused} transactions were refused");
+    // What depends on one before it is not judged without that.
+    let pair = [vec![create("/x".into())], vec![delete("/t0", 0)], vec![set("/x", "1", 0)], vec![delete("/x", 1)]];
+    let answers = futures::future::join_all(pair.map(|ops| committer.commit(ops))).await;
+    let gone = Err(CommitError::Refused { at: 0, refusal: Refusal::NoNode, unanswered: false });
+    assert_eq!(answers, [Ok(()), gone, Ok(()), Ok(())]);
 }

@@ -4,6 +4,7 @@
 
 pub mod herd;
 
+use std::collections::HashSet;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -11,6 +12,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use herdsman::audit::log::History;
+use herdsman::audit::txn::{Body, Op as LoggedOp};
 use herdsman::coordination::{ConnectString, Node, Session, SessionConfig};
 use herdsman::faults::line::Line;
 use herdsman::roles::client::{ClientError, Finished, Results};
@@ -171,4 +174,24 @@ pub async fn forbid(config: &SessionConfig, path: &str) {
     let client = client.chroot(&text[text.find('/').expect("tests have a chroot")..]).expect("a path");
     let nobody = [Acl::new(Permission::ALL, AuthId::new("ip", "192.0.2.1"))];
     client.set_acl(path, &nobody, None).await.unwrap_or_else(|e| panic!("{path}: {e}"));
+}
+
+/// How many transactions ZooKeeper has refused to the sessions that wrote below this chroot; its log holds those too.
+pub fn refused_below(config: &SessionConfig) -> usize {
+    let text = config.zookeeper.to_string();
+    let below = format!("{}/", &text[text.find('/').expect("a chroot")..]);
+    let history = History::read(&[&server_folder().join("1/data")]).expect("readable");
+    let of = |op: &LoggedOp| match op {
+        LoggedOp::Create { path, .. } | LoggedOp::Delete(path) | LoggedOp::Set { path, .. } => path.starts_with(&below),
+        LoggedOp::Check(_) | LoggedOp::Other(_) => false,
+    };
+    let wrote = |body: &Body| match body {
+        Body::Op(op) => of(op),
+        Body::Multi(ops) => ops.iter().any(of),
+        _ => false,
+    };
+    let txns = || history.records.iter().map(|record| &record.txn);
+    let sessions: HashSet<i64> = txns().filter(|txn| wrote(&txn.body)).map(|txn| txn.session).collect();
+    let refused = |body: &Body| matches!(body, Body::RefusedMulti { .. } | Body::Refused(_));
+    txns().filter(|txn| sessions.contains(&txn.session) && refused(&txn.body)).count()
 }
