@@ -10,6 +10,8 @@ async fn one_end_a_task_deleted_without_an_outcome_is_lost() {
     let (stage, _leader, _worker) = Stage::new("lost").await;
     stage.all(&[delete(TASK)]).await;
     assert_eq!(stage.broken(), ["one-end"]);
+    stage.all(&[set("/tasks/j-1", r#"{"kind":"echo","sealed":true}"#), delete(DATA)]).await;
+    assert_eq!(stage.broken(), ["one-end"], "a client that collects what is left of it breaks no rule");
 }
 
 #[tokio::test(flavor = "multi_thread")]

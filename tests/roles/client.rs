@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use herdsman::coordination::{Failure, Op, SessionConfig};
 use herdsman::faults::line::{Line, MULTI};
-use herdsman::records::{DATA_BYTES_MAX, JobId};
+use herdsman::records::{DATA_BYTES_MAX, JobId, TaskId};
 use herdsman::roles::client::{
     Client, ClientError, Finished, FinishedStatus, JobSpec, Limit, Selected, WhenFull, open,
 };
@@ -238,6 +238,39 @@ async fn waiting_survives_the_end_of_its_session() {
     until("the server has expired the session", async || observer.get("/session").await == Ok(None)).await;
     line.mend();
     assert_eq!(waiting.await.expect("no panic").expect("waited").done, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_waits_waits_for_a_dead_task_that_is_retried_too() {
+    let config = fresh_config();
+    let _m = master(&config, "m");
+    let session = connect(&config).await;
+    until("the roots are there", async || session.get("/data").await.expect("readable").is_some()).await;
+    let (job, results) = open(&config, JobSpec::new("nobody"), &mut rand::rng()).await.expect("opened");
+    let (dead, long) =
+        (job.submit(Vec::new()).await.expect("submitted"), job.submit(Vec::new()).await.expect("submitted"));
+    let state = br#"{"attempt":1,"failures":1,"dead":true}"#.to_vec();
+    session.write(Op::Set { path: dead.path(), data: state, version: None }).await.expect("set");
+    drop(job);
+    results.leave().await.expect("left");
+    let client = Client::connect(&config).await.expect("connected");
+    let one = |task: &TaskId| Selected { job: task.job.clone(), tasks: Some(task.n..=task.n) };
+    let outstanding = Arc::new(AtomicUsize::new(0));
+    let now = async |wanted: usize| {
+        until("so many are waited for", async || outstanding.load(Ordering::SeqCst) == wanted).await;
+    };
+    let (mut waiter, seen, id) =
+        (Client::connect(&config).await.expect("connected"), outstanding.clone(), dead.job.clone());
+    let waiting =
+        tokio::spawn(async move { waiter.wait(&id, |tally| seen.store(tally.outstanding, Ordering::SeqCst)).await });
+    now(1).await;
+    assert_eq!(client.retry(&one(&dead)).await.expect("retried"), 1);
+    now(2).await;
+    assert_eq!(client.cancel(&one(&long), "enough").await.expect("cancelled"), 1);
+    now(1).await;
+    assert!(!waiting.is_finished(), "the other one waits still");
+    assert_eq!(client.cancel(&one(&dead), "enough").await.expect("cancelled"), 1);
+    assert_eq!(waiting.await.expect("no panic").expect("waited").failed, 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -150,10 +150,12 @@ impl Rules {
             self.judge_outcome(&task, version, &data, step, record);
         }
         for (task, version) in &step.data_deleted {
-            if *version == 0 && !step.tasks_deleted.contains_key(task) {
+            if *version == 0 && self.tree.get(&task.path()).is_some() {
                 self.broken("payload", format!("the payload of {task} was deleted without the task"), record);
-            } else if *version > 0 && !self.may_collect(&task.job, record.txn.session) {
-                let what = format!("the outcome of {task} was removed by a session that does not attend its job");
+            } else if !step.tasks_deleted.contains_key(task) && !self.may_collect(&task.job, record.txn.session) {
+                // A task that was lost before left its payload.
+                let left = if *version == 0 { "payload" } else { "outcome" };
+                let what = format!("the {left} of {task} was removed by a session that does not attend its job");
                 self.broken("submitter", format!("{what}, which is not sealed"), record);
             }
         }

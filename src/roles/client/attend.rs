@@ -8,8 +8,9 @@ use std::time::Duration;
 use futures::future::{join, join_all};
 use tokio::time::sleep;
 
+use super::ending::{Stored, stored};
 use super::manage::already_gone;
-use super::{CONNECT, ClientError, Finished, RECONNECT, close, show};
+use super::{CONNECT, ClientError, Finished, FinishedStatus, RECONNECT, close, show};
 use crate::coordination::{Change, Committer, Failure, Mirror, Op, Reader, Scope, Session, SessionConfig, paths};
 use crate::records::tree::task_number;
 use crate::records::{JobId, JobRecord, TaskId, TaskState};
@@ -31,8 +32,10 @@ pub struct Client {
 pub struct Tally {
     /// Tasks done.
     pub done: usize,
-    /// Tasks that ended otherwise: failed, dead, cancelled, aborted.
+    /// Tasks that ended otherwise: failed, dead, cancelled, aborted, lost.
     pub failed: usize,
+    /// How many of these were lost: somebody deleted their znodes by hand.
+    pub lost: usize,
     /// Tasks waiting or running.
     pub outstanding: usize,
     /// Whether all was submitted.
@@ -42,7 +45,12 @@ pub struct Tally {
 impl Tally {
     /// Counts a task that has ended.
     pub fn count(&mut self, finished: &Finished) {
-        if finished.is_done() { self.done += 1 } else { self.failed += 1 }
+        if finished.is_done() {
+            self.done += 1
+        } else {
+            self.failed += 1
+        }
+        self.lost += usize::from(finished.status == FinishedStatus::Lost);
     }
 }
 
@@ -89,6 +97,7 @@ impl Client {
         let mut mirror = Mirror::start(self.session.clone(), &job.path(), scope);
         let mut outstanding: BTreeSet<u32> = BTreeSet::new();
         let (mut known, mut sealed) = (false, false);
+        let dead = |data: &[u8]| TaskState::from_json(data).is_ok_and(|state| state.dead);
         loop {
             if known {
                 progress(&Tally { outstanding: outstanding.len(), sealed, ..Tally::default() });
@@ -96,7 +105,10 @@ impl Client {
                     sealed = self.record(job).await?.0.sealed;
                 }
                 if outstanding.is_empty() && sealed {
-                    return self.tally(job).await;
+                    let tally = self.tally(job).await?;
+                    if tally.outstanding == 0 {
+                        return Ok(tally);
+                    } // else one was retried while they were counted
                 }
             }
             tokio::select! {
@@ -106,7 +118,6 @@ impl Client {
                         match change {
                             Change::RootGone => return Err(ClientError::NotFound(job.clone())),
                             Change::Snapshot { nodes, .. } => {
-                                let dead = |data: &[u8]| TaskState::from_json(data).is_ok_and(|state| state.dead);
                                 let alive = nodes.iter().filter(|(_, node)| !node.as_ref().is_some_and(|n| dead(&n.data)));
                                 outstanding = alive.filter_map(|(name, _)| task_number(name).ok()).collect();
                                 sealed = self.record(job).await?.0.sealed;
@@ -114,9 +125,9 @@ impl Client {
                             }
                             Change::Created(name, _) => outstanding.extend(task_number(&name)),
                             Change::Changed(name, node) => {
-                                let dead = node.is_some_and(|n| TaskState::from_json(&n.data).is_ok_and(|s| s.dead));
-                                if let (Ok(n), true) = (task_number(&name), dead) {
-                                    outstanding.remove(&n);
+                                // One that is gone by now is heard of next.
+                                if let (Ok(n), Some(node)) = (task_number(&name), node) {
+                                    if dead(&node.data) { outstanding.remove(&n) } else { outstanding.insert(n) };
                                 }
                             }
                             Change::Deleted(name) => if let Ok(n) = task_number(&name) {
@@ -134,8 +145,8 @@ impl Client {
         Ok(Tally { sealed: true, ..self.all_ended(job, None, &mut |_| Ok(())).await?.tally })
     }
 
-    /// Reads what has ended, oldest task first, some at a time, and hands it over: outcomes, then dead tasks. With a `remover`
-    /// the outcomes that were taken are removed, while the next are read.
+    /// Reads what has ended, oldest task first, some at a time, and hands it over: outcomes and lost tasks, then dead ones. With
+    /// a `remover` what was taken is removed, but for the dead ones, while the next are read.
     async fn all_ended(
         &self,
         job: &JobId,
@@ -148,9 +159,11 @@ impl Client {
             numbers.sort_unstable();
             numbers
         };
-        let remove = |tasks: Vec<TaskId>| async move {
+        let remove = |tasks: Vec<(TaskId, i32)>| async move {
             let Some(remover) = remover else { return Ok(0) };
-            let delete = |task: &TaskId| remover.commit(vec![Op::Delete { path: task.data_path(), version: Some(1) }]);
+            let delete = |(task, version): &(TaskId, i32)| {
+                remover.commit(vec![Op::Delete { path: task.data_path(), version: Some(*version) }])
+            };
             for removed in join_all(tasks.iter().map(delete)).await {
                 removed.or_else(already_gone)?;
             }
@@ -164,6 +177,7 @@ impl Client {
         };
         // Listed first: what ends meanwhile is in one of the two lists, or in both.
         let with_znode = names(self.session.children(&job.path()).await?);
+        let had_znode: HashSet<u32> = with_znode.iter().copied().collect();
         for numbers in names(self.session.children(&job.data_path()).await?).chunks(CHUNK) {
             let tasks: Vec<TaskId> = numbers.iter().map(|n| job.task(*n)).collect();
             let reads = join_all(tasks.iter().map(|task| reader.read(task.data_path())));
@@ -171,17 +185,25 @@ impl Client {
             removed += removal?;
             let mut finished = Vec::new();
             for (task, node) in tasks.into_iter().zip(nodes) {
-                match node {
-                    Ok(Some(node)) if node.version > 0 => {
-                        finished.push(Finished::with_outcome(&task, &node.data));
-                        delivered.insert(task.n);
-                        taken.push(task);
-                    }
-                    Ok(_) => {}
+                let (ended_as, version) = match node {
                     // It stays, for somebody who may read it.
-                    Err(Failure::Refused(refusal)) => finished.push(Finished::without_outcome(&task, refusal)),
+                    Err(Failure::Refused(refusal)) => {
+                        finished.push(Finished::without_outcome(&task, refusal));
+                        continue;
+                    }
                     Err(failure) => return Err(failure.into()),
-                }
+                    Ok(Some(node)) if node.version > 0 => (Finished::with_outcome(&task, &node.data), 1),
+                    Ok(Some(_)) if !had_znode.contains(&task.n) => match stored(&reader, &task).await? {
+                        Stored::Lost => (Finished::lost(&task), 0),
+                        Stored::Outcome(node) => (Finished::with_outcome(&task, &node.data), 1),
+                        // Submitted since the listing; or removed by somebody else.
+                        Stored::NotEnded | Stored::Nothing | Stored::Unreadable(_) => continue,
+                    },
+                    Ok(_) => continue,
+                };
+                finished.push(ended_as);
+                delivered.insert(task.n);
+                taken.push((task, version));
             }
             hand_over(&finished, removed)?;
             finished.iter().for_each(|finished| ended.tally.count(finished));
@@ -200,7 +222,7 @@ impl Client {
                     // It ended between the two reads: whoever asks again will find its outcome, unless somebody has taken it.
                     Ok(None) => {
                         let stored = self.session.get(&task.data_path()).await?;
-                        ended.tally.outstanding += usize::from(stored.is_some_and(|node| node.version > 0));
+                        ended.tally.outstanding += usize::from(stored.is_some());
                     }
                 }
             }

@@ -3,7 +3,8 @@
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::FuturesUnordered;
 
-use crate::coordination::{CommitError, Committer, Failure, Node, Op, Reader, Session};
+use super::ending::{Stored, stored};
+use crate::coordination::{CommitError, Committer, Failure, Op, Reader, Session};
 use crate::records::TaskId;
 
 /// A call under way for a task, and its answer.
@@ -15,7 +16,7 @@ pub(super) struct Calls {
     clean: Committer,
     reader: Reader,
     pub(super) submitting: FuturesUnordered<Call<Result<(), CommitError>>>,
-    pub(super) fetching: FuturesUnordered<Call<Result<Option<Node>, Failure>>>,
+    pub(super) fetching: FuturesUnordered<Call<Result<Stored, Failure>>>,
     pub(super) collecting: FuturesUnordered<Call<Result<(), CommitError>>>,
 }
 
@@ -42,15 +43,15 @@ impl Calls {
         self.submitting.push(async move { (n, commit.await) }.boxed());
     }
 
-    /// Reads what is stored of a task: its payload, or its outcome.
-    pub(super) fn fetch(&mut self, task: &TaskId) {
-        let (n, read) = (task.n, self.reader.read(task.data_path()));
-        self.fetching.push(async move { (n, read.await) }.boxed());
+    /// Reads what is stored of a task.
+    pub(super) fn fetch(&mut self, task: TaskId) {
+        let reader = self.reader.clone();
+        self.fetching.push(async move { (task.n, stored(&reader, &task).await) }.boxed());
     }
 
-    /// The row *collect*.
-    pub(super) fn collect(&mut self, task: &TaskId) {
-        let commit = self.clean.commit(vec![Op::Delete { path: task.data_path(), version: Some(1) }]);
+    /// The row *collect*: of an outcome, or of the payload that a lost task left.
+    pub(super) fn collect(&mut self, task: &TaskId, version: i32) {
+        let commit = self.clean.commit(vec![Op::Delete { path: task.data_path(), version: Some(version) }]);
         let n = task.n;
         self.collecting.push(async move { (n, commit.await) }.boxed());
     }

@@ -6,12 +6,16 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use futures::future::join_all;
 use serde::Serialize;
 
-use super::view::{Herd, herd};
+use super::ending::{Stored, stored};
+use super::view::{Herd, NOBODY_LEADS, herd};
 use super::{Client, ClientError, Finished, Selected};
 use crate::coordination::{Failure, Reader, paths, read_all};
 use crate::records::tree::{WORKERS, task_number};
 use crate::records::{Attempt, JobId, JobRecord, TaskId, TaskState, WorkerRecord};
 use crate::roles::now_ms;
+
+/// How many tasks are named as reasons.
+const TASKS_NAMED_MAX: usize = 10;
 
 /// A job, looked at closely.
 #[derive(Debug, Clone, Serialize)]
@@ -31,7 +35,7 @@ pub struct JobInfo {
 pub struct TaskInfo {
     /// Its number.
     pub n: u32,
-    /// `waiting`, `backoff`, `assigned`, `dead`, or how it ended: `done`, `failed`, `cancelled`, `aborted`.
+    /// `waiting`, `backoff`, `assigned`, `dead`, or how it ended: `done`, `failed`, `cancelled`, `aborted`, `lost`.
     pub state: String,
     /// The worker that has it, or ended it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -114,10 +118,14 @@ impl Client {
         let (herd, info) = (herd(self.session()).await?, self.info(selected).await?);
         let policy = &info.record.policy;
         let mut reasons: Vec<String> = Vec::new();
-        if let Some(withdrawn) = &info.record.withdrawn {
-            return Ok(vec![format!("it was withdrawn: {}", withdrawn.reason)]);
-        }
         let waiting = info.tasks.iter().filter(|task| matches!(task.state.as_str(), "waiting" | "backoff")).count();
+        if waiting > 0 && herd.masters.is_empty() {
+            reasons.push(NOBODY_LEADS.to_owned());
+        }
+        if let Some(withdrawn) = &info.record.withdrawn {
+            reasons.push(format!("it was withdrawn: {}", withdrawn.reason));
+            return Ok(reasons);
+        }
         if waiting > 0 {
             nobody_there(&herd, &info.record, &mut reasons);
             for before in &info.record.after {
@@ -134,46 +142,47 @@ impl Client {
                 reasons.extend(slots_are_busy(&herd, &info, task.n, own));
             }
         }
-        for task in info.tasks.iter().take(10) {
-            let of = format!("task {}", task.n);
-            let last =
-                task.history.last().map(|last| format!("{} (on {})", last.error, last.worker)).unwrap_or_default();
-            match task.state.as_str() {
-                "dead" => reasons.push(format!("{of} is dead after {} attempts: {last}", task.attempts)),
-                "backoff" => {
-                    let until = moment(task.not_before_ms.unwrap_or_default());
-                    reasons.push(format!("{of} is in backoff until {until}, after {} attempts: {last}", task.attempts));
-                }
-                "assigned" if selected.tasks.is_some() => {
-                    reasons.push(format!("{of} is with {}", task.worker.as_deref().unwrap_or("a worker")));
-                }
-                "waiting" | "assigned" => {}
-                ended if selected.tasks.is_some() => reasons.push(format!("{of} has ended: {ended}")),
-                _ => {}
-            }
-        }
+        reasons
+            .extend(info.tasks.iter().filter_map(|task| what_of(task, selected.tasks.is_some())).take(TASKS_NAMED_MAX));
         Ok(reasons)
     }
 }
 
-/// A task as it is in the tree: outstanding, ended, or `None` where it is not there.
+/// A task as it is in the tree: outstanding, ended, lost, or `None` where it is not there.
 async fn look(reader: &Reader, task: TaskId, holder: Option<&String>) -> Result<Option<TaskInfo>, Failure> {
     let state = match reader.read(task.path()).await {
+        // It was listed, so it had been submitted.
         Ok(None) => {
-            return match reader.read(task.data_path()).await {
-                Ok(node) => {
-                    let ended = node.filter(|node| node.version > 0);
-                    Ok(ended.map(|node| has_ended(task.n, Finished::with_outcome(&task, &node.data))))
-                }
-                Err(Failure::Refused(why)) => Ok(Some(has_ended(task.n, Finished::without_outcome(&task, why)))),
-                Err(failure) => Err(failure),
+            let ended = match stored(reader, &task).await? {
+                Stored::Outcome(node) => Finished::with_outcome(&task, &node.data),
+                Stored::Lost => Finished::lost(&task),
+                Stored::Unreadable(why) => Finished::without_outcome(&task, why),
+                Stored::Nothing | Stored::NotEnded => return Ok(None),
             };
+            return Ok(Some(has_ended(task.n, ended)));
         }
         Ok(Some(node)) => TaskState::from_json(&node.data),
         Err(Failure::Refused(refusal)) => Err(refusal.to_string()),
         Err(failure) => return Err(failure),
     };
     Ok(Some(outstanding(task.n, state, holder)))
+}
+
+/// Why a task is not done, where it has a reason of its own; where it is `asked_for`, how it is in any case.
+fn what_of(task: &TaskInfo, asked_for: bool) -> Option<String> {
+    let of = format!("task {}", task.n);
+    let last = task.history.last().map(|last| format!("{} (on {})", last.error, last.worker)).unwrap_or_default();
+    match task.state.as_str() {
+        "dead" => Some(format!("{of} is dead after {} attempts: {last}", task.attempts)),
+        "backoff" => {
+            let until = moment(task.not_before_ms.unwrap_or_default());
+            Some(format!("{of} is in backoff until {until}, after {} attempts: {last}", task.attempts))
+        }
+        "lost" => Some(format!("{of} was {}", task.error.as_deref().unwrap_or("lost"))),
+        "assigned" if asked_for => Some(format!("{of} is with {}", task.worker.as_deref().unwrap_or("a worker"))),
+        "waiting" | "assigned" => None,
+        ended => asked_for.then(|| format!("{of} has ended: {ended}")),
+    }
 }
 
 fn has_ended(n: u32, Finished { status, worker, attempts, error, .. }: Finished) -> TaskInfo {
@@ -205,9 +214,6 @@ fn outstanding(n: u32, state: Result<TaskState, String>, holder: Option<&String>
 }
 
 fn nobody_there(herd: &Herd, record: &JobRecord, reasons: &mut Vec<String>) {
-    if herd.masters.is_empty() {
-        reasons.push("there is no leader; start a master with `master`".to_owned());
-    }
     let runs_it = |worker: &&super::WorkerView| worker.kinds.contains(&record.kind);
     if herd.workers.is_empty() {
         reasons.push("there is no worker; start one with `worker`".to_owned());

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`submit`] | [`open`]: a job of one's own, from the first task to the last outcome |
 //! | `submitter`, `calls` | the task behind it, and what that has under way |
+//! | `ending` | what is left of a task whose znode is gone |
 //! | [`room`] | how many tasks the tree takes |
 //! | [`attend`] | [`Client`]: a job known by its name: wait, results |
 //! | [`info`] | a job looked at closely: info, explain |
@@ -15,6 +16,7 @@
 
 pub mod attend;
 mod calls;
+mod ending;
 pub mod info;
 pub mod logs;
 mod manage;
@@ -168,6 +170,8 @@ pub enum FinishedStatus {
     Aborted,
     /// It is gone without an outcome: swept, or collected by somebody else.
     Gone,
+    /// Somebody deleted its znode by hand before it had ended: nobody will run it.
+    Lost,
 }
 
 impl fmt::Display for FinishedStatus {
@@ -179,6 +183,7 @@ impl fmt::Display for FinishedStatus {
             FinishedStatus::Cancelled => "cancelled",
             FinishedStatus::Aborted => "aborted",
             FinishedStatus::Gone => "gone",
+            FinishedStatus::Lost => "lost",
         })
     }
 }
@@ -237,6 +242,12 @@ impl Finished {
             result: Value::Null,
             error: Some("it was removed, swept, or collected by somebody else".to_owned()),
         }
+    }
+
+    /// Somebody deleted the znode by hand.
+    fn lost(task: &TaskId) -> Self {
+        let error = format!("lost by hand: somebody deleted {}, so nobody will run it", task.path());
+        Finished { status: FinishedStatus::Lost, error: Some(error), ..Finished::gone(task) }
     }
 
     /// Whether the handler returned a result.

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
 use super::calls::Calls;
+use super::ending::Stored;
 use super::room::Door;
 use super::{ClientError, Finished, Limit, RECONNECT, close, show};
 use crate::coordination::{
@@ -82,14 +83,14 @@ enum Submitted {
     },
     Outstanding,
     /// Its znode is gone, or was not in a snapshot: the outcome is being read. `gone_since`: the znode was seen to go after
-    /// the read was asked for, so that a payload found there is out of date.
+    /// the read was asked for, so that a task found there is out of date.
     Fetching {
         gone_since: bool,
     },
-    /// The outcome was delivered; whether it is in the tree.
-    Delivered(bool),
-    /// The outcome is being removed.
-    Collecting,
+    /// Its end was delivered; the version of what is left of it in the tree.
+    Delivered(Option<i32>),
+    /// What is left of it, at this version, is being removed.
+    Collecting(i32),
     /// Delivered as dead: it stays, and may be retried by somebody.
     Dead,
 }
@@ -252,7 +253,7 @@ impl Submitter {
         for (n, task) in &self.tasks {
             match task {
                 Submitted::Submitting { payload, .. } => calls.submit(&self.id.task(*n), payload.clone()),
-                Submitted::Collecting => calls.collect(&self.id.task(*n)),
+                Submitted::Collecting(version) => calls.collect(&self.id.task(*n), *version),
                 Submitted::Delivered(_) | Submitted::Outstanding | Submitted::Fetching { .. } | Submitted::Dead => {}
             }
         }
@@ -290,7 +291,7 @@ impl Submitter {
                     },
                     None => return Err(End::SessionOver),
                 },
-                Some((n, node)) = calls.fetching.next() => self.fetched(n, node, &mut calls)?,
+                Some((n, stored)) = calls.fetching.next() => self.fetched(n, stored?, &mut calls),
                 Some(task) = self.deliveries.recv() => self.collect(task.n, &mut calls),
                 Some((n, collected)) = calls.collecting.next() => self.collected(n, collected)?,
                 () = session.over() => return Err(End::SessionOver),
@@ -441,49 +442,49 @@ impl Submitter {
         match self.tasks.get_mut(&n) {
             Some(task @ Submitted::Outstanding) => {
                 *task = Submitted::Fetching { gone_since: false };
-                calls.fetch(&self.id.task(n));
+                calls.fetch(self.id.task(n));
             }
             Some(Submitted::Fetching { gone_since }) => *gone_since = true,
             // Dead, and ended all the same: cancelled.
             Some(task @ Submitted::Dead) => {
                 *task = Submitted::Fetching { gone_since: true };
-                calls.fetch(&self.id.task(n));
+                calls.fetch(self.id.task(n));
             }
             Some(Submitted::Submitting { seen, .. }) => *seen = Seen::Absent,
-            Some(Submitted::Delivered(_) | Submitted::Collecting) | None => {}
+            Some(Submitted::Delivered(_) | Submitted::Collecting(_)) | None => {}
         }
     }
 
-    fn fetched(&mut self, n: u32, node: Result<Option<Node>, Failure>, calls: &mut Calls) -> Result<(), End> {
-        let Some(Submitted::Fetching { gone_since }) = self.tasks.get(&n) else { return Ok(()) }; // dead, and delivered
+    fn fetched(&mut self, n: u32, stored: Stored, calls: &mut Calls) {
+        let Some(Submitted::Fetching { gone_since }) = self.tasks.get(&n) else { return }; // dead, and delivered
         let (gone_since, task) = (*gone_since, self.id.task(n));
-        match node {
-            Ok(None) => self.deliver(n, Finished::gone(&task), false),
-            Ok(Some(node)) if node.version == 0 => {
+        match stored {
+            Stored::Nothing => self.deliver(n, Finished::gone(&task), None),
+            Stored::Lost => self.deliver(n, Finished::lost(&task), Some(0)),
+            Stored::NotEnded => {
                 self.tasks.insert(n, Submitted::Outstanding);
                 if gone_since {
                     self.fetch(n, calls);
                 }
             }
-            Ok(Some(node)) => self.deliver(n, Finished::with_outcome(&task, &node.data), true),
             // It stays, for somebody who may read it.
-            Err(Failure::Refused(refusal)) => self.deliver(n, Finished::without_outcome(&task, refusal), false),
-            Err(failure) => return Err(failure.into()),
+            Stored::Unreadable(refusal) => self.deliver(n, Finished::without_outcome(&task, refusal), None),
+            Stored::Outcome(node) => self.deliver(n, Finished::with_outcome(&task, &node.data), Some(1)),
         }
-        Ok(())
     }
 
-    fn deliver(&mut self, n: u32, finished: Finished, remains: bool) {
+    fn deliver(&mut self, n: u32, finished: Finished, remains: Option<i32>) {
         self.tasks.insert(n, Submitted::Delivered(remains));
         let _ = self.finished.send((self.id.task(n), finished));
     }
 
     fn collect(&mut self, n: u32, calls: &mut Calls) {
         match self.tasks.get_mut(&n) {
-            Some(Submitted::Delivered(false)) => drop(self.tasks.remove(&n)),
-            Some(task @ Submitted::Delivered(true)) => {
-                *task = Submitted::Collecting;
-                calls.collect(&self.id.task(n));
+            Some(Submitted::Delivered(None)) => drop(self.tasks.remove(&n)),
+            Some(Submitted::Delivered(Some(version))) => {
+                let version = *version;
+                self.tasks.insert(n, Submitted::Collecting(version));
+                calls.collect(&self.id.task(n), version);
             }
             _ => {} // dead, and kept
         }

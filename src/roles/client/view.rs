@@ -6,6 +6,9 @@ use crate::coordination::{Failure, Node, Session, paths, read_all};
 use crate::records::tree::{MASTER, ROOTS, TASKS, WORKERS, task_number};
 use crate::records::{Assignment, JobId, JobRecord, MasterRecord, WorkerRecord};
 
+/// What is missing where no candidate leads.
+pub(super) const NOBODY_LEADS: &str = "nobody leads: start one with `master`";
+
 /// The herd at one moment, more or less: it is read in a few steps.
 #[derive(Debug, Clone, Serialize)]
 pub struct Herd {

@@ -1,0 +1,47 @@
+//! What is left of a task whose znode is gone, and what that says of its end.
+
+use crate::coordination::{Failure, Node, Reader, Refusal};
+use crate::records::TaskId;
+
+/// What is stored of a task whose znode seemed to be gone.
+#[derive(Debug)]
+pub(super) enum Stored {
+    /// Its outcome.
+    Outcome(Node),
+    /// Nothing: it was removed, swept, or collected by somebody else.
+    Nothing,
+    /// Its payload, and no task: somebody deleted that by hand, and nobody will run it. No step of the protocol does this.
+    Lost,
+    /// The task is there after all.
+    NotEnded,
+    /// Something that this client may not read.
+    Unreadable(Refusal),
+}
+
+/// Reads how a task ended. Its submission must have been acknowledged, or seen, before.
+///
+/// Whoever ends a task deletes its znode and sets its data, or deletes both, in one step. So where the znode is gone, and the
+/// payload is there *afterwards*, neither will ever change. The two are read in this order; a session's reads never go back in
+/// time.
+pub(super) async fn stored(reader: &Reader, task: &TaskId) -> Result<Stored, Failure> {
+    match read(reader, task).await {
+        Err(Failure::Refused(refusal)) => Ok(Stored::Unreadable(refusal)),
+        read => read,
+    }
+}
+
+async fn read(reader: &Reader, task: &TaskId) -> Result<Stored, Failure> {
+    // The usual case costs one read.
+    match reader.read(task.data_path()).await? {
+        Some(node) if node.version == 0 => {}
+        node => return Ok(node.map_or(Stored::Nothing, Stored::Outcome)),
+    }
+    if reader.read(task.path()).await?.is_some() {
+        return Ok(Stored::NotEnded);
+    }
+    Ok(match reader.read(task.data_path()).await? {
+        None => Stored::Nothing,
+        Some(node) if node.version == 0 => Stored::Lost,
+        Some(node) => Stored::Outcome(node),
+    })
+}
