@@ -49,6 +49,12 @@ impl Herd {
         self.processes.len() - 1
     }
 
+    /// A session below the herd's chroot.
+    async fn session(&self) -> herdsman::coordination::Session {
+        let (server, chroot) = self.zookeeper.split_once('/').expect("it has a chroot");
+        support::connect(&support::config_at(server, &format!("/{chroot}"))).await
+    }
+
     fn client(&self, args: &[&str]) -> Output {
         self.command(env!("CARGO_BIN_EXE_client"), args).output().expect("it was built")
     }
@@ -170,6 +176,105 @@ fn status_shows_the_leader_the_backups_the_workers_with_their_load_and_the_queue
     assert_eq!((code(&cancelled), stdout(&cancelled)), (0, format!("{job}: 6 tasks cancelled\n")));
     assert_eq!(stdout(&herd.client(&["forget", "last"])), format!("{job}: 6 tasks forgotten\n"));
     herd.until("the slots are free", |status| status.contains("0 of 4 slots") && status.contains("queue    0 jobs"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_somebody_deleted_is_exit_code_1_and_named_by_every_command() {
+    let herd = Herd::new();
+    let session = herd.session().await;
+    let text = |output: &Output| stdout(output) + &stderr(output);
+    for waits in [true, false] {
+        let submit = ["submit", "--kind", "nobody", if waits { "--wait" } else { "--count=1" }];
+        let submitting = herd.command(env!("CARGO_BIN_EXE_client"), &submit).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let submitting = submitting.expect("it was built");
+        herd.until("it waits", |status| status.contains("nobody: 1 waiting"));
+        let job = support::children(&session, "/tasks").await.pop().expect("a job");
+        let lost = format!("/tasks/{job}/0000000000");
+        session.write(Op::Delete { path: lost.clone(), version: None }).await.expect("deleted");
+        let submitted = submitting.wait_with_output().expect("it ends");
+        let named = format!("lost by hand: somebody deleted {lost}");
+        if waits {
+            assert_eq!(code(&submitted), 1);
+            assert!(text(&submitted).contains(&named), "{}", text(&submitted));
+            continue;
+        }
+        for (command, exit) in [("explain", 0), ("info", 0), ("wait", 1), ("results", 1)] {
+            let told = herd.client(&[command, &job]);
+            assert_eq!(code(&told), exit, "{command}");
+            assert!(text(&told).contains(&named), "{command}: {}", text(&told));
+        }
+        assert_eq!(code(&herd.client(&["info", &job])), 3, "results closed it");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_malformed_job_hides_no_other_and_is_exit_code_1() {
+    let herd = Herd::new();
+    let session = herd.session().await;
+    let bad = Op::Create { path: "/tasks/bad-1".to_owned(), data: b"no record".to_vec() };
+    session.write(bad).await.expect("created");
+    let job = stdout(&herd.client(&["submit", "--kind", "nobody"])).trim().to_owned();
+    for command in ["info", "explain", "logs", "retry", "cancel"] {
+        let told = herd.client(&[command, "all"]);
+        assert_eq!(code(&told), 1, "{command}: {}", stderr(&told));
+        assert!(stderr(&told).contains("error: /tasks/bad-1 is malformed"), "{command}: {}", stderr(&told));
+        assert!(command == "logs" || stdout(&told).contains(&job), "{command}: {}", stdout(&told));
+    }
+    assert_eq!(code(&herd.client(&["logs", &job])), 0);
+    for n in 2..=15 {
+        let bad = Op::Create { path: format!("/tasks/bad-{n:02}"), data: b"no record".to_vec() };
+        session.write(bad).await.expect("created");
+    }
+    let status = stdout(&herd.client(&["status"]));
+    assert_eq!(status.matches("malformed  /tasks/bad-").count(), 10, "{status}");
+    assert!(status.contains("malformed  and 5 more"), "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_says_what_a_herd_lacks_and_counts_nobody_who_is_not_there() {
+    let mut herd = Herd::empty();
+    herd.start(env!("CARGO_BIN_EXE_worker"), &[]);
+    herd.until("the worker is there", |status| status.contains("worker   w"));
+    let session = herd.session().await;
+    // It will never lead: whoever left it there owns no session.
+    let path = "/master/old-0badcafe-0000000000".to_owned();
+    let left = Op::Create { path, data: br#"{"name":"old","host":"vm","pid":1}"#.to_vec() };
+    session.write(left).await.expect("created");
+    let check = || herd.client(&["status", "--check"]);
+    assert_eq!((code(&check()), stdout(&check()).as_str()), (1, "nobody leads: start one with `master`\n"));
+    herd.client(&["submit", "--data", "x"]);
+    let why = stdout(&herd.client(&["explain", "last"]));
+    assert!(why.contains("nobody leads: start one with `master`"), "{why}");
+    let status = stdout(&herd.client(&["status"]));
+    assert!(status.contains("leader   none") && status.contains("malformed  /master/old-0badcafe-0000000000"), "{status}");
+    session.write(Op::Delete { path: "/master/old-0badcafe-0000000000".to_owned(), version: None }).await.expect("deleted");
+    herd.start(env!("CARGO_BIN_EXE_master"), &[]);
+    herd.until("the leader is there", |status| status.contains("leader   m"));
+    let check = || herd.client(&["status", "--check"]);
+    assert_eq!((code(&check()), stdout(&check()).as_str()), (0, ""));
+    herd.signal(0, rustix::process::Signal::TERM);
+    herd.until("the worker is gone", |status| status.contains("workers  none"));
+    let check = herd.client(&["status", "--check"]);
+    assert_eq!((code(&check), stdout(&check).as_str()), (1, "no worker is registered: start one with `worker`\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_line_is_the_task_with_its_number() {
+    let herd = Herd::new();
+    let lines = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(lines.path(), (0..3000).map(|n| format!("line {n}\n")).collect::<String>()).expect("written");
+    let file = lines.path().to_str().expect("UTF-8");
+    let session = herd.session().await;
+    for rate in [None, Some("100000")] {
+        let submit = ["submit", "--kind", "nobody", "--each-line", file];
+        let paced = rate.map(|rate| ["--rate", rate]);
+        let submitted = herd.client(&[&submit[..], paced.as_ref().map_or(&[], |paced| &paced[..])].concat());
+        let job = stdout(&submitted).trim().to_owned();
+        for n in 0..3000 {
+            let payload = support::node(&session, &format!("/data/{job}/{n:010}")).await.data;
+            assert_eq!(String::from_utf8_lossy(&payload), format!("line {n}"), "task {n}");
+        }
+    }
 }
 
 #[test]

@@ -3,13 +3,17 @@
 //! After the recipe *Barriers* of the ZooKeeper documentation, held by one side: members show by ephemeral znodes which
 //! point they have reached, and the conductor, once all have, calls the next one by setting an ephemeral znode of its own.
 //! Nobody sleeps and nobody counts on a clock; whoever dies is missed when its session ends, on both sides.
+//!
+//! The conductor watches the parent of all of them, once: a watch for each member would be more than a session may have.
 
-use futures::future::try_join_all;
+use std::collections::HashSet;
 
 use super::ephemeral;
 use super::failure::Failure;
 use super::op::Op;
+use super::reader::read_all;
 use super::session::Session;
+use super::watch::{Event, TreeWatch};
 
 /// Why a rendezvous cannot go on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -30,19 +34,65 @@ pub enum Missed {
 pub struct Conductor {
     session: Session,
     calls: String,
+    /// On the parent; it is dead once the session has another epoch than this one.
+    watch: Option<(TreeWatch, u64)>,
 }
 
 impl Conductor {
-    /// Calls point 0, at the path `calls`, which no other process may use.
+    /// Calls point 0, at the path `calls`, which no other process may use; its siblings are the members. Nothing else on this
+    /// session may watch them (ZOOKEEPER-4466).
     pub async fn open(session: &Session, calls: &str) -> Result<Self, Failure> {
         let calls = ephemeral::create(session, calls, &to_data(0), false).await?;
-        Ok(Conductor { session: session.clone(), calls })
+        Ok(Conductor { session: session.clone(), calls, watch: None })
     }
 
     /// Completes when all members have reached `point`: at 0 they are waited for, later they are missed.
-    pub async fn all_reach(&self, members: &[String], point: u32) -> Result<(), Missed> {
-        let reach = |path: &String| reaches(self.session.clone(), path.clone(), point, point == 0);
-        try_join_all(members.iter().map(reach)).await.map(drop)
+    pub async fn all_reach(&mut self, members: &[String], point: u32) -> Result<(), Missed> {
+        let session = self.session.clone();
+        let mut late: HashSet<&str> = members.iter().map(String::as_str).collect();
+        loop {
+            let (watch, epoch) = self.watched().await?;
+            let mut unread: Vec<&str> = late.iter().copied().collect();
+            // As long as the watch lives, only those that it names are read again.
+            while !unread.is_empty() {
+                for (path, node) in unread.iter().zip(read_all(&session, &unread).await?) {
+                    match node {
+                        Ok(Some(node)) if from_data(&node.data) >= point => drop(late.remove(path)),
+                        Ok(None) if point > 0 => return Err(Missed::Gone((*path).to_owned())),
+                        Ok(_) => {}
+                        Err(refusal) => return Err(Failure::Refused(refusal).into()),
+                    }
+                }
+                if late.is_empty() {
+                    return Ok(());
+                }
+                let mut status = session.status();
+                unread = tokio::select! {
+                    named = named(watch, &late) => named?,
+                    _ = status.wait_for(|status| status.epoch != epoch) => Vec::new(),
+                };
+            }
+        }
+    }
+
+    /// A watch that lives, and the epoch in which it was set. What came before it is to be read.
+    async fn watched(&mut self) -> Result<(&mut TreeWatch, u64), Failure> {
+        let parent =
+            self.calls.rsplit_once('/').map_or("/", |(parent, _)| if parent.is_empty() { "/" } else { parent });
+        loop {
+            self.session.connected().await?;
+            let epoch = self.session.status().borrow().epoch;
+            if self.watch.as_ref().is_some_and(|(_, set_in)| *set_in == epoch) {
+                break;
+            }
+            match self.session.watch_tree(parent).await {
+                Ok(watch) => self.watch = Some((watch, epoch)), // unless it is another one by now
+                Err(Failure::Unknown(_)) => self.session.settle().await?,
+                Err(failure) => return Err(failure),
+            }
+        }
+        let (watch, epoch) = self.watch.as_mut().expect("set above");
+        Ok((watch, *epoch))
     }
 
     /// Which of the members have come.
@@ -82,7 +132,15 @@ impl Member {
 
     /// Completes when `point` is called.
     pub async fn called(&self, point: u32) -> Result<(), Missed> {
-        reaches(self.session.clone(), self.calls.clone(), point, false).await
+        loop {
+            match self.session.watch_node(&self.calls).await {
+                Ok((Some(node), _)) if from_data(&node.data) >= point => return Ok(()),
+                Ok((None, _)) => return Err(Missed::Gone(self.calls.clone())),
+                Ok((Some(_), watch)) => watch.fired().await,
+                Err(Failure::Unknown(_)) => self.session.settle().await?,
+                Err(failure) => return Err(failure.into()),
+            }
+        }
     }
 
     /// Shows that `point` is reached.
@@ -91,17 +149,17 @@ impl Member {
     }
 }
 
-/// Completes when the znode at `path` shows `point` or a later one.
-async fn reaches(session: Session, path: String, point: u32, may_come: bool) -> Result<(), Missed> {
-    loop {
-        match session.watch_node(&path).await {
-            Ok((Some(node), _)) if from_data(&node.data) >= point => return Ok(()),
-            Ok((None, _)) if !may_come => return Err(Missed::Gone(path)),
-            Ok((_, watch)) => watch.fired().await,
-            Err(Failure::Unknown(_)) => session.settle().await?,
-            Err(failure) => return Err(failure.into()),
+/// Which of those that are late have done something: at least one. Events of others are passed over.
+async fn named<'m>(watch: &mut TreeWatch, late: &HashSet<&'m str>) -> Result<Vec<&'m str>, Failure> {
+    let mut named = HashSet::new();
+    while named.is_empty() {
+        let mut event = Some(watch.next().await.ok_or_else(|| Failure::SessionOver("expired or closed".to_owned()))?);
+        while let Some(Event::Created(path) | Event::Changed(path) | Event::Deleted(path)) = event {
+            named.extend(late.get(path.as_str()));
+            event = watch.try_next();
         }
     }
+    Ok(named.into_iter().collect())
 }
 
 /// Setting the same point twice is as good as once.

@@ -1,9 +1,11 @@
 use std::time::Duration;
 
+use futures::future::join_all;
 use herdsman::coordination::rendezvous::{Conductor, Member, Missed};
 use herdsman::coordination::{Failure, Session};
+use herdsman::faults::line::Line;
 
-use crate::support::{connect, fresh_config};
+use crate::support::{connect, fresh_config, through, zookeeper};
 
 const CALLS: &str = "/calls";
 
@@ -20,7 +22,7 @@ async fn waits<T>(what: &mut (impl Future<Output = T> + Unpin)) -> bool {
 async fn nobody_goes_before_all_are_there_and_nobody_is_called_twice() {
     let config = fresh_config();
     let sessions = [connect(&config).await, connect(&config).await, connect(&config).await];
-    let conductor = Conductor::open(&sessions[0], CALLS).await.expect("opened");
+    let mut conductor = Conductor::open(&sessions[0], CALLS).await.expect("opened");
     let members = ["/a".to_owned(), "/b".to_owned()];
     let mut gathered = Box::pin(conductor.all_reach(&members, 0));
     let a = join(&sessions[1], "/a").await;
@@ -49,7 +51,7 @@ async fn nobody_goes_before_all_are_there_and_nobody_is_called_twice() {
 async fn a_member_that_dies_is_missed_whomever_the_conductor_waits_for() {
     let config = fresh_config();
     let sessions = [connect(&config).await, connect(&config).await, connect(&config).await];
-    let conductor = Conductor::open(&sessions[0], CALLS).await.expect("opened");
+    let mut conductor = Conductor::open(&sessions[0], CALLS).await.expect("opened");
     let members = ["/a".to_owned(), "/b".to_owned()];
     let (_a, b) = (join(&sessions[1], "/a").await, join(&sessions[2], "/b").await);
     conductor.all_reach(&members, 0).await.expect("both are there");
@@ -59,6 +61,41 @@ async fn a_member_that_dies_is_missed_whomever_the_conductor_waits_for() {
     assert!(waits(&mut both).await);
     sessions[2].close().await;
     assert_eq!(both.await, Err(Missed::Gone("/b".to_owned())));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_conductor_has_more_members_than_a_session_may_have_watches() {
+    let config = fresh_config();
+    let sessions = [connect(&config).await, connect(&config).await];
+    let mut conductor = Conductor::open(&sessions[0], CALLS).await.expect("opened");
+    let paths: Vec<String> = (0..600).map(|n| format!("/member-{n:04}")).collect();
+    let joined = join_all(paths.iter().map(|path| Member::join(&sessions[1], CALLS, path)));
+    let (gathered, members) = tokio::join!(conductor.all_reach(&paths, 0), joined);
+    gathered.expect("all came");
+    let members: Vec<Member> = members.into_iter().map(|member| member.expect("in time")).collect();
+    conductor.call(1).await.expect("called");
+    let mut reached = Box::pin(conductor.all_reach(&paths, 1));
+    let (last, others) = members.split_last().expect("600");
+    join_all(others.iter().map(|member| member.reach(1))).await.into_iter().for_each(|set| set.expect("reached"));
+    assert!(waits(&mut reached).await, "the last one has not reached it");
+    last.reach(1).await.expect("reached");
+    reached.await.expect("all have");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_conductor_hears_of_what_came_while_its_connection_was_cut() {
+    let config = fresh_config();
+    let line = Line::to(zookeeper()).await.expect("a port");
+    let sessions = [connect(&through(&line, &config)).await, connect(&config).await];
+    let mut conductor = Conductor::open(&sessions[0], CALLS).await.expect("opened");
+    let members = ["/a".to_owned(), "/b".to_owned()];
+    let mut gathered = Box::pin(conductor.all_reach(&members, 0));
+    let _a = join(&sessions[1], "/a").await;
+    assert!(waits(&mut gathered).await, "b is not there");
+    line.cut();
+    line.mend();
+    let _b = join(&sessions[1], "/b").await;
+    gathered.await.expect("both are");
 }
 
 #[tokio::test(flavor = "multi_thread")]

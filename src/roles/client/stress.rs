@@ -202,7 +202,7 @@ async fn conduct(
     shares: &[Share],
     progress: &mut impl FnMut(Stage),
 ) -> Result<Conductor, StressError> {
-    let conductor = Conductor::open(client.session(), &job.id().calls_path()).await?;
+    let mut conductor = Conductor::open(client.session(), &job.id().calls_path()).await?;
     let mut members = Vec::new();
     for share in shares {
         let payload = serde_json::to_vec(share).map_err(|error| StressError::Refused(error.to_string()))?;
