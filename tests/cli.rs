@@ -185,7 +185,8 @@ async fn a_task_that_somebody_deleted_is_exit_code_1_and_named_by_every_command(
     let text = |output: &Output| stdout(output) + &stderr(output);
     for waits in [true, false] {
         let submit = ["submit", "--kind", "nobody", if waits { "--wait" } else { "--count=1" }];
-        let submitting = herd.command(env!("CARGO_BIN_EXE_client"), &submit).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let submitting =
+            herd.command(env!("CARGO_BIN_EXE_client"), &submit).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let submitting = submitting.expect("it was built");
         herd.until("it waits", |status| status.contains("nobody: 1 waiting"));
         let job = support::children(&session, "/tasks").await.pop().expect("a job");
@@ -246,8 +247,14 @@ async fn a_check_says_what_a_herd_lacks_and_counts_nobody_who_is_not_there() {
     let why = stdout(&herd.client(&["explain", "last"]));
     assert!(why.contains("nobody leads: start one with `master`"), "{why}");
     let status = stdout(&herd.client(&["status"]));
-    assert!(status.contains("leader   none") && status.contains("malformed  /master/old-0badcafe-0000000000"), "{status}");
-    session.write(Op::Delete { path: "/master/old-0badcafe-0000000000".to_owned(), version: None }).await.expect("deleted");
+    assert!(
+        status.contains("leader   none") && status.contains("malformed  /master/old-0badcafe-0000000000"),
+        "{status}"
+    );
+    session
+        .write(Op::Delete { path: "/master/old-0badcafe-0000000000".to_owned(), version: None })
+        .await
+        .expect("deleted");
     herd.start(env!("CARGO_BIN_EXE_master"), &[]);
     herd.until("the leader is there", |status| status.contains("leader   m"));
     let check = || herd.client(&["status", "--check"]);

@@ -17,7 +17,6 @@ use tracing_subscriber::fmt::format::FmtSpan;
 pub use print::{ended, note, say, try_say};
 
 use crate::coordination::{ConnectError, ConnectString, SessionConfig, paths};
-use crate::handlers::in_handler;
 use crate::roles::client::ClientError;
 
 /// The end of each program's `--help`.
@@ -128,13 +127,13 @@ pub fn start_logging(format: LogFormat, default_level: &str) {
     }
 }
 
-/// Ends the process when one of its own tasks panics: a herd copes with a dead process, not with half of one. A
-/// handler's panic is its task's affair.
+/// Ends the process when the thread panics that calls this, on which the program lives: a herd copes with a dead process,
+/// not with half of one. Other threads belong to handlers, or to what they started: that is a task's affair.
 pub fn exit_on_panic() {
-    let report = std::panic::take_hook();
+    let (report, own) = (std::panic::take_hook(), std::thread::current().id());
     std::panic::set_hook(Box::new(move |panic| {
         report(panic);
-        if !in_handler() {
+        if std::thread::current().id() == own {
             std::process::exit(101);
         }
     }));
@@ -142,7 +141,7 @@ pub fn exit_on_panic() {
 
 /// Runs a program on the one runtime of its process, and ends the process.
 ///
-/// One thread: the programs wait and pass on, and what a worker executes are programs of their own. Handing each event from
+/// One thread: the programs wait and pass on, and what a worker executes has threads of its own. Handing each event from
 /// thread to thread took a third of a worker's CPU time.
 ///
 /// The runtime is not taken down first: its tasks would be dropped one by one, and one that still watches a session

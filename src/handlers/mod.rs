@@ -64,7 +64,12 @@ pub trait Handler: Send + Sync + 'static {
     ///
     /// The future is dropped where the task must stop: at once where the session may be over or the attempt took too long,
     /// and 2 s after [`Task::cancelled`] where it was cancelled. What it started must end with it. A panic fails the
-    /// attempt, not the worker.
+    /// attempt, not the worker; so does one in a task or a thread that it started, at most.
+    ///
+    /// Handlers run on threads of their own, a runtime with one for each slot, at most 64. What blocks (computes for long,
+    /// reads files, calls what is not async) costs the worker no session and delays its neighbours little, but a future
+    /// that does not yield cannot be dropped: nothing stops it before it ends. Use `tokio::task::spawn_blocking` for
+    /// more than a few milliseconds of that.
     ///
     /// A task may be run more than once (its worker may die after running it and before saying so); its outcome is
     /// recorded exactly once.
@@ -107,21 +112,6 @@ impl<E: std::error::Error> From<E> for TaskError {
     fn from(error: E) -> Self {
         TaskError::new(error)
     }
-}
-
-tokio::task_local! {
-    /// Set while a handler runs.
-    static IN_HANDLER: ();
-}
-
-/// Runs a handler: its panic fails an attempt and nothing else.
-pub(crate) fn as_handler<F: Future>(running: F) -> impl Future<Output = F::Output> {
-    IN_HANDLER.scope((), running)
-}
-
-/// Whether the caller runs inside a handler, or in a thread of one.
-pub(crate) fn in_handler() -> bool {
-    IN_HANDLER.try_with(|()| ()).is_ok()
 }
 
 /// A task that runs.

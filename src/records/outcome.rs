@@ -51,11 +51,16 @@ impl Outcome {
         Outcome { status, worker: None, attempts: 0, result: Value::Null, spilled: None, error: Some(reason) }
     }
 
-    /// As it is stored. An outcome over the limit becomes a failed one that says so.
+    /// As it is stored: see [`Outcome::stored`].
     pub fn to_json(&self) -> Vec<u8> {
+        self.stored().1
+    }
+
+    /// With which status, and as what, it is stored. An outcome over the limit becomes a failed one that says so.
+    pub fn stored(&self) -> (OutcomeStatus, Vec<u8>) {
         let data = super::to_json(self);
         if data.len() <= DATA_BYTES_MAX {
-            return data;
+            return (self.status, data);
         }
         let error = format!(
             "the outcome has {} bytes, more than the {DATA_BYTES_MAX} that fit: return less, write it elsewhere and return \
@@ -64,7 +69,7 @@ impl Outcome {
         );
         let refused =
             Outcome { status: OutcomeStatus::Failed, result: Value::Null, error: Some(error), ..self.clone() };
-        super::to_json(&refused)
+        (refused.status, super::to_json(&refused))
     }
 
     /// A stored outcome, or why it is none.

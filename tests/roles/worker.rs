@@ -10,6 +10,7 @@ use herdsman::handlers::{Handler, Handlers, Task, TaskError};
 use herdsman::records::{JobRecord, Outcome, OutcomeStatus, Policy, TaskState, WorkerRecord};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
+use zookeeper_client as zk;
 
 use crate::support::herd::{self, Member};
 use crate::support::{LIMIT, children, connect, eventually, fresh_config, is_gone, node, through, until, zookeeper};
@@ -17,19 +18,31 @@ use crate::support::{LIMIT, children, connect, eventually, fresh_config, is_gone
 /// What a test does to a worker from outside.
 struct Bench {
     session: Session,
+    chroot: String,
 }
 
 impl Bench {
     async fn new(config: &SessionConfig) -> Self {
         let session = connect(config).await;
+        let zookeeper = config.zookeeper.to_string();
+        let chroot = zookeeper[zookeeper.find('/').expect("tests have a chroot")..].to_owned();
         for root in herdsman::records::tree::ROOTS {
             let _ = session.write(Op::Create { path: root.to_owned(), data: Vec::new() }).await;
         }
-        Bench { session }
+        Bench { session, chroot }
     }
 
     async fn create(&self, path: &str, data: &[u8]) {
         self.session.write(Op::Create { path: path.to_owned(), data: data.to_vec() }).await.expect("created");
+    }
+
+    /// A znode with which everybody may do this, and nothing else.
+    async fn create_for(&self, path: &str, data: &[u8], permission: zk::Permission) {
+        let acl = [zk::Acl::new(permission, zk::AuthId::anyone())];
+        let options = zk::CreateMode::Persistent.with_acls(zk::Acls::new(&acl));
+        let client = zk::Client::connect(zookeeper()).await.expect("ZooKeeper is up");
+        let client = client.chroot(self.chroot.clone()).expect("valid");
+        client.create(path, data, &options).await.expect("created");
     }
 
     async fn delete(&self, path: &str) {
@@ -461,6 +474,37 @@ async fn a_completion_whose_reply_was_lost_is_committed_once() {
     bench.create("/tasks/j/0000000001", b"").await;
     bench.assign(&worker, &["j/0000000001"]).await;
     assert_eq!(bench.outcome(1).await.worker, Some(worker));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_whose_outcome_may_not_be_written_has_failed_for_that_reason() {
+    let config = fresh_config();
+    let (bench, probe) = (Bench::new(&config).await, Probe::default());
+    let policy = Policy { max_attempts: 2, ..Policy::default() };
+    bench.job(&JobRecord::new("probe", vec![], policy), &["attempt", "attempt"]).await;
+    // What the first would be written to can only be read, and of the second job's tasks none can be deleted.
+    bench.delete("/data/j/0000000000").await;
+    bench.create_for("/data/j/0000000000", b"attempt", zk::Permission::READ).await;
+    let record = JobRecord::new("probe", vec![], Policy::default()).to_json();
+    bench.create_for("/tasks/k", &record, zk::Permission::READ | zk::Permission::WRITE | zk::Permission::CREATE).await;
+    bench.create("/data/k", b"").await;
+    bench.create("/data/k/0000000000", b"attempt").await;
+    bench.create("/tasks/k/0000000000", b"").await;
+    let _member = worker_with(&config, &probe, 1, Duration::ZERO);
+    let worker = bench.worker().await;
+    bench.assign(&worker, &["j/0000000000", "k/0000000000", "j/0000000001"]).await;
+    assert_eq!(bench.outcome(1).await.status, OutcomeStatus::Done, "it holds nobody up");
+    let state = bench.state(0, 1).await;
+    assert_eq!((state.attempt, state.failures, state.dead), (1, 1, false));
+    let error = state.last().expect("an attempt").error.clone();
+    assert!(error.contains("/data/j/0000000000") && error.contains("not authorized"), "{error}");
+    bench.assign(&worker, &["j/0000000000@1", "k/0000000000"]).await;
+    assert!(bench.state(0, 2).await.dead, "out of attempts");
+    let state = eventually("the task of the other job is set", async || {
+        let node = node(&bench.session, "/tasks/k/0000000000").await;
+        (node.version == 1).then(|| TaskState::from_json(&node.data).expect("valid"))
+    });
+    assert!(state.await.dead, "no outcome can be written, and it had no other attempt");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -16,7 +16,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
-use super::{Handler, Task, TaskError, as_handler};
+use super::{Handler, Task, TaskError};
 use crate::coordination::bare::Bare;
 use crate::coordination::rendezvous::Member;
 use crate::coordination::{ConnectString, Session, SessionConfig};
@@ -58,7 +58,7 @@ impl Handler for Zkbench {
         thread::Builder::new().name("zkbench".to_owned()).spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let measured = match runtime {
-                Ok(runtime) => runtime.block_on(as_handler(generator.run(&herd, &id))),
+                Ok(runtime) => runtime.block_on(generator.run(&herd, &id)),
                 Err(error) => Err(TaskError::new(error)),
             };
             let _ = end.send(measured);

@@ -20,7 +20,7 @@ use super::pace::Pacer;
 use crate::coordination::Failure;
 use crate::coordination::bare::Bare;
 use crate::coordination::rendezvous::Member;
-use crate::handlers::{TaskError, as_handler};
+use crate::handlers::TaskError;
 use crate::stress::{ClientTally, Operation, Outcome, Tally, Timeline};
 
 /// How many of its znodes a client creates at once before it begins.
@@ -92,7 +92,7 @@ async fn steps(
         let mut beginning = Vec::new();
         for client in share.clients.iter().copied().filter(|client| (begun + 1..=load).contains(client)) {
             let (ready, is_ready) = oneshot::channel();
-            clients.spawn(as_handler(make_load(pace.clone(), client, ready)));
+            clients.spawn(make_load(pace.clone(), client, ready));
             beginning.push(is_ready);
         }
         begun = load;

@@ -185,25 +185,23 @@ impl Client {
             removed += removal?;
             let mut finished = Vec::new();
             for (task, node) in tasks.into_iter().zip(nodes) {
-                let (ended_as, version) = match node {
-                    // It stays, for somebody who may read it.
-                    Err(Failure::Refused(refusal)) => {
-                        finished.push(Finished::without_outcome(&task, refusal));
-                        continue;
-                    }
-                    Err(failure) => return Err(failure.into()),
-                    Ok(Some(node)) if node.version > 0 => (Finished::with_outcome(&task, &node.data), 1),
-                    Ok(Some(_)) if !had_znode.contains(&task.n) => match stored(&reader, &task).await? {
-                        Stored::Lost => (Finished::lost(&task), 0),
-                        Stored::Outcome(node) => (Finished::with_outcome(&task, &node.data), 1),
-                        // Submitted since the listing; or removed by somebody else.
-                        Stored::NotEnded | Stored::Nothing | Stored::Unreadable(_) => continue,
-                    },
+                let stored = match node {
+                    Ok(Some(node)) if node.version > 0 => Stored::Outcome(node),
+                    Ok(Some(_)) if !had_znode.contains(&task.n) => stored(&reader, &task).await?,
                     Ok(_) => continue,
+                    Err(Failure::Refused(refusal)) => Stored::Unreadable(refusal),
+                    Err(failure) => return Err(failure.into()),
                 };
+                // Submitted since the listing; or removed by somebody else.
+                if matches!(stored, Stored::NotEnded | Stored::Nothing) {
+                    continue;
+                }
+                let Some((ended_as, remains)) = stored.finished(&task).await else { continue };
                 finished.push(ended_as);
-                delivered.insert(task.n);
-                taken.push((task, version));
+                if let Some(version) = remains {
+                    delivered.insert(task.n);
+                    taken.push((task, version));
+                }
             }
             hand_over(&finished, removed)?;
             finished.iter().for_each(|finished| ended.tally.count(finished));

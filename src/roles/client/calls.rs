@@ -3,7 +3,8 @@
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::FuturesUnordered;
 
-use super::ending::{Stored, stored};
+use super::Finished;
+use super::ending::stored;
 use crate::coordination::{CommitError, Committer, Failure, Op, Reader, Session};
 use crate::records::TaskId;
 
@@ -16,7 +17,7 @@ pub(super) struct Calls {
     clean: Committer,
     reader: Reader,
     pub(super) submitting: FuturesUnordered<Call<Result<(), CommitError>>>,
-    pub(super) fetching: FuturesUnordered<Call<Result<Stored, Failure>>>,
+    pub(super) fetching: FuturesUnordered<Call<Result<Option<(Finished, Option<i32>)>, Failure>>>,
     pub(super) collecting: FuturesUnordered<Call<Result<(), CommitError>>>,
 }
 
@@ -43,10 +44,17 @@ impl Calls {
         self.submitting.push(async move { (n, commit.await) }.boxed());
     }
 
-    /// Reads what is stored of a task.
+    /// Reads how a task ended.
     pub(super) fn fetch(&mut self, task: TaskId) {
         let reader = self.reader.clone();
-        self.fetching.push(async move { (task.n, stored(&reader, &task).await) }.boxed());
+        let fetch = async move {
+            let ended = match stored(&reader, &task).await {
+                Ok(stored) => Ok(stored.finished(&task).await),
+                Err(failure) => Err(failure),
+            };
+            (task.n, ended)
+        };
+        self.fetching.push(fetch.boxed());
     }
 
     /// The row *collect*: of an outcome, or of the payload that a lost task left.

@@ -1,5 +1,6 @@
 //! What is left of a task whose znode is gone, and what that says of its end.
 
+use super::Finished;
 use crate::coordination::{Failure, Node, Reader, Refusal};
 use crate::records::TaskId;
 
@@ -16,6 +17,21 @@ pub(super) enum Stored {
     NotEnded,
     /// Something that this client may not read.
     Unreadable(Refusal),
+}
+
+impl Stored {
+    /// How the task ended, and at which version what is left of it can be removed by whoever was told; `None` where it has
+    /// not ended.
+    pub(super) async fn finished(self, task: &TaskId) -> Option<(Finished, Option<i32>)> {
+        match self {
+            Stored::Outcome(node) => Some((Finished::with_outcome(task, &node.data).await, Some(1))),
+            Stored::Lost => Some((Finished::lost(task), Some(0))),
+            Stored::Nothing => Some((Finished::gone(task), None)),
+            // It stays, for somebody who may read it.
+            Stored::Unreadable(refusal) => Some((Finished::without_outcome(task, refusal), None)),
+            Stored::NotEnded => None,
+        }
+    }
 }
 
 /// Reads how a task ended. Its submission must have been acknowledged, or seen, before.

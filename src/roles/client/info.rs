@@ -11,7 +11,7 @@ use super::view::{Herd, NOBODY_LEADS, herd};
 use super::{Client, ClientError, Finished, Selected};
 use crate::coordination::{Failure, Reader, paths, read_all};
 use crate::records::tree::{WORKERS, task_number};
-use crate::records::{Attempt, JobId, JobRecord, TaskId, TaskState, WorkerRecord};
+use crate::records::{Attempt, JobId, JobRecord, Outcome, TaskId, TaskState, WorkerRecord};
 use crate::roles::now_ms;
 
 /// How many tasks are named as reasons.
@@ -154,7 +154,7 @@ async fn look(reader: &Reader, task: TaskId, holder: Option<&String>) -> Result<
         // It was listed, so it had been submitted.
         Ok(None) => {
             let ended = match stored(reader, &task).await? {
-                Stored::Outcome(node) => Finished::with_outcome(&task, &node.data),
+                Stored::Outcome(node) => Finished::of(&task, Outcome::from_json(&node.data)),
                 Stored::Lost => Finished::lost(&task),
                 Stored::Unreadable(why) => Finished::without_outcome(&task, why),
                 Stored::Nothing | Stored::NotEnded => return Ok(None),

@@ -76,7 +76,7 @@ impl Client {
             for n in numbers {
                 let task = selected.job.task(n);
                 let finished = match self.session().get(&task.data_path()).await {
-                    Ok(Some(node)) if node.version > 0 => Finished::with_outcome(&task, &node.data),
+                    Ok(Some(node)) if node.version > 0 => Finished::with_outcome(&task, &node.data).await,
                     Ok(_) => continue,
                     Err(Failure::Refused(refusal)) => Finished::without_outcome(&task, refusal),
                     Err(failure) => return Err(failure.into()),

@@ -40,6 +40,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::Value;
+use tokio::task::spawn_blocking;
 
 use crate::coordination::{ConnectError, Failure, MultiFailure, Op, Refusal, Session, paths};
 use crate::records::tree::{has_tasks, is_ephemeral};
@@ -189,9 +190,21 @@ impl fmt::Display for FinishedStatus {
 }
 
 impl Finished {
-    /// A task whose outcome is stored as `data`.
-    fn with_outcome(task: &TaskId, data: &[u8]) -> Self {
-        match Outcome::from_json(data).and_then(with_result) {
+    /// A task whose outcome is stored as `data`, with its result, wherever that is kept.
+    async fn with_outcome(task: &TaskId, data: &[u8]) -> Self {
+        let outcome = match Outcome::from_json(data) {
+            // It may be large, and far away: the thread of the session does not wait for it.
+            Ok(outcome) if outcome.spilled.is_some() => {
+                spawn_blocking(move || with_result(outcome)).await.unwrap_or_else(|error| Err(error.to_string()))
+            }
+            outcome => outcome,
+        };
+        Finished::of(task, outcome)
+    }
+
+    /// A task with this outcome; with none where that cannot be had.
+    fn of(task: &TaskId, outcome: Result<Outcome, String>) -> Self {
+        match outcome {
             Ok(outcome) => Finished {
                 task: task.to_string(),
                 status: match outcome.status {

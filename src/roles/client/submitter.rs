@@ -10,7 +10,6 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
 use super::calls::Calls;
-use super::ending::Stored;
 use super::room::Door;
 use super::{ClientError, Finished, Limit, RECONNECT, close, show};
 use crate::coordination::{
@@ -291,7 +290,7 @@ impl Submitter {
                     },
                     None => return Err(End::SessionOver),
                 },
-                Some((n, stored)) = calls.fetching.next() => self.fetched(n, stored?, &mut calls),
+                Some((n, ended)) = calls.fetching.next() => self.fetched(n, ended?, &mut calls),
                 Some(task) = self.deliveries.recv() => self.collect(task.n, &mut calls),
                 Some((n, collected)) = calls.collecting.next() => self.collected(n, collected)?,
                 () = session.over() => return Err(End::SessionOver),
@@ -455,21 +454,17 @@ impl Submitter {
         }
     }
 
-    fn fetched(&mut self, n: u32, stored: Stored, calls: &mut Calls) {
+    /// `ended`: how, and at which version what is left of it can be removed; `None` where it has not ended after all.
+    fn fetched(&mut self, n: u32, ended: Option<(Finished, Option<i32>)>, calls: &mut Calls) {
         let Some(Submitted::Fetching { gone_since }) = self.tasks.get(&n) else { return }; // dead, and delivered
-        let (gone_since, task) = (*gone_since, self.id.task(n));
-        match stored {
-            Stored::Nothing => self.deliver(n, Finished::gone(&task), None),
-            Stored::Lost => self.deliver(n, Finished::lost(&task), Some(0)),
-            Stored::NotEnded => {
+        match (ended, *gone_since) {
+            (Some((finished, remains)), _) => self.deliver(n, finished, remains),
+            (None, gone_since) => {
                 self.tasks.insert(n, Submitted::Outstanding);
                 if gone_since {
                     self.fetch(n, calls);
                 }
             }
-            // It stays, for somebody who may read it.
-            Stored::Unreadable(refusal) => self.deliver(n, Finished::without_outcome(&task, refusal), None),
-            Stored::Outcome(node) => self.deliver(n, Finished::with_outcome(&task, &node.data), Some(1)),
         }
     }
 

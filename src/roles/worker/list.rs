@@ -1,10 +1,12 @@
 //! The list that the leader writes, and what became of each of its entries.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use tracing::{info, warn};
 
 use super::live::InSlot;
+use super::load::Loaded;
 use super::{CANCEL_GRACE, Shift};
 use crate::coordination::Node;
 use crate::records::{Assignment, WorkerRecord};
@@ -24,7 +26,8 @@ pub(super) enum Stage {
     Loading,
     Queued,
     Running(InSlot),
-    Committing,
+    /// With what was run, where its outcome is committed: if that is refused, the attempt has failed for it.
+    Committing(Option<Arc<Loaded>>),
     Over,
 }
 
@@ -61,7 +64,7 @@ impl Shift {
                     slot.stop_within(CANCEL_GRACE);
                 }
                 Some(Stage::Queued) => self.queue.retain(|(queued, _)| *queued != assignment),
-                Some(Stage::Stopped | Stage::Loading | Stage::Committing | Stage::Over) | None => {}
+                Some(Stage::Stopped | Stage::Loading | Stage::Committing(_) | Stage::Over) | None => {}
             }
         }
         for assignment in &self.list {

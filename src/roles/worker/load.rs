@@ -1,15 +1,14 @@
-//! Reading what a task needs, together with what other tasks need, and keeping what it returns.
+//! Reading what a task needs, together with what other tasks need.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures::future::{BoxFuture, FutureExt, Shared};
 use tokio::task::spawn_blocking;
-use tracing::warn;
 
 use super::Call;
 use crate::coordination::{Failure, Node, Reader};
-use crate::records::{Assignment, DATA_BYTES_MAX, JobId, JobRecord, Outcome, TaskId, TaskState};
+use crate::records::{Assignment, JobId, JobRecord, TaskState};
 use crate::spill;
 
 /// The most jobs whose records are kept at hand.
@@ -120,18 +119,4 @@ fn read(reader: &Reader, path: String) -> impl Future<Output = Result<Option<Nod
             failure @ (Failure::Unknown(_) | Failure::SessionOver(_)) => Trouble::Failed(failure),
         })
     }
-}
-
-/// An outcome whose result is kept in the job's directory, where it is too large for the tree and the job has one.
-pub(super) fn kept_if_large(task: &TaskId, job: &JobRecord, mut outcome: Outcome) -> Outcome {
-    let Some(directory) = &job.spill else { return outcome };
-    let result = serde_json::to_vec(&outcome.result).unwrap_or_default();
-    if result.len() > DATA_BYTES_MAX / 2 {
-        let attempt = format!("{:010}.{}-{}", task.n, outcome.attempts, outcome.worker.as_deref().unwrap_or_default());
-        match spill::keep_result(directory, &task.job, &attempt, &result) {
-            Ok(kept) => (outcome.result, outcome.spilled) = (serde_json::Value::Null, Some(kept)),
-            Err(error) => warn!(directory = %directory.display(), %error, "cannot keep a result there"),
-        }
-    }
-    outcome
 }

@@ -1,48 +1,60 @@
 //! The worker: takes what the leader assigns, runs it, and commits each outcome.
 //!
+//! | file | what it holds |
+//! |---|---|
+//! | here | a worker on one session, and the loop around all that may happen to it |
+//! | `list` | the list that the leader writes, and how far each of its entries is |
+//! | `load` | reading what a task needs |
+//! | `threads`, `attempt` | where handlers run, and one attempt there |
+//! | `live` | what is seen of a task while it runs |
+//! | `ending` | how an attempt is ended in the tree |
+//! | `shortage` | what it does while it lacks what it takes to begin tasks |
+//!
 //! It registers an ephemeral znode, whose list the leader writes, and follows that list. For each new entry it reads
 //! the payload, runs the kind's handler in a slot, and commits: the task's znode deleted at the version assigned and
 //! the outcome set, in one multi that checks the worker's own znode. Whatever came too late is refused there.
 //!
 //! What can go wrong, and what then happens:
 //! - It dies: its znode goes with all assignments; the leader gives them to others.
+//! - A handler blocks or panics: it has threads of its own, apart from the session's.
 //! - It is cut off or pauses: when the lease ends it starts nothing, and by 0.75 T its tasks are stopped, before
 //!   anybody else can have been given them. If the session lives after all, they are started again.
 //! - A commit is not answered: what became of it is read, on the same session ([`Committer`]).
 //! - It lacks what it takes to begin a task: `shortage` says what it does then.
 //! - Its own znode is gone: the session is given up and everything begins anew.
 
+mod attempt;
+mod ending;
 mod list;
 mod live;
 mod load;
 mod shortage;
+mod threads;
 
-use std::collections::{HashMap, VecDeque};
-use std::panic::AssertUnwindSafe;
-use std::pin::{Pin, pin};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::{BoxFuture, FutureExt, ready};
 use futures::stream::{FuturesOrdered, FuturesUnordered, StreamExt};
-use rand::RngExt;
+use tokio::runtime::Handle;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout, timeout_at};
+use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout_at};
 use tracing::{debug, info, warn};
 
+use self::attempt::{Attempt, Ended};
 use self::list::{Entry, Stage};
 use self::live::{InSlot, SHOW_EVERY};
 use self::load::{Loaded, Loader, Trouble};
 use self::shortage::Shortage;
+use self::threads::Threads;
 use super::life::Role;
-use super::{now_ms, unsuccessful};
 use crate::coordination::watch::NodeWatch;
-use crate::coordination::{
-    CommitError, Committer, Failure, Node, Op, Reader, Refusal, Registration, Session, State, paths,
-};
-use crate::handlers::{Cancelled, Handlers, Running, Signals, Sink, Task, TaskError, Token, as_handler};
+use crate::coordination::{CommitError, Committer, Failure, Node, Reader, Registration, Session, State, paths};
+use crate::handlers::{Cancelled, Handlers, Signals, Sink, Task, TaskError, Token};
 use crate::records::tree::WORKERS;
-use crate::records::{Assignment, Outcome, OutcomeStatus, TaskState, WorkerRecord};
+use crate::records::{Assignment, JobId, WorkerRecord};
 use crate::shutdown::Shutdown;
 
 /// How long a task that was cancelled may take to end by itself.
@@ -75,6 +87,8 @@ impl Role for Worker {
         let uid = paths::uid(&mut rand::rng());
         let registration = Registration::enter(session, WORKERS, &self.name, &uid, &record.to_json()).await?;
         info!(znode = registration.path(), slots = self.slots, kinds = ?self.handlers.kinds(), "registered");
+        let cannot_start = |error| Failure::SessionOver(format!("cannot start the threads of the handlers: {error}"));
+        let threads = Threads::start(self.slots).map_err(cannot_start)?;
         let shift = Shift {
             id: paths::name(registration.path()).to_owned(),
             worker: self.clone(),
@@ -92,8 +106,12 @@ impl Role for Worker {
             stopping: None,
             paused: false,
             shortage: Shortage::default(),
+            refused: HashSet::new(),
+            handlers: threads.handle().clone(),
         };
-        shift.work(&registration, shutdown).await
+        let ended = shift.work(&registration, shutdown).await;
+        threads.stop().await;
+        ended
     }
 }
 
@@ -125,12 +143,10 @@ struct Shift {
     /// The lease has ended: nothing is started.
     paused: bool,
     shortage: Shortage,
-}
-
-struct Ended {
-    assignment: Assignment,
-    loaded: Arc<Loaded>,
-    result: Result<serde_json::Value, TaskError>,
+    /// Jobs of which a write was refused that says how an attempt ended, and that were named for it.
+    refused: HashSet<JobId>,
+    /// Where handlers run.
+    handlers: Handle,
 }
 
 type ListRead = Pin<Box<dyn Future<Output = Result<(Option<Node>, NodeWatch), Failure>> + Send>>;
@@ -270,130 +286,18 @@ impl Shift {
                 Ok(_) => self.worker.handlers.run(&loaded.job.kind, task),
                 Err(error) => Some(ready(Err(TaskError::new(error))).boxed()),
             };
-            let abort = self.running.spawn(run(assignment.clone(), loaded.clone(), running, signals.clone()));
+            let attempt = Attempt {
+                worker: self.id.clone(),
+                assignment,
+                loaded: loaded.clone(),
+                running,
+                signals: signals.clone(),
+            };
+            let abort = self.running.spawn_on(attempt.run(), &self.handlers);
             let slot = InSlot { loaded, signals, abort, since: Instant::now(), shown: false };
             entry.stage = Stage::Running(slot);
             self.busy += 1;
         }
-    }
-
-    fn ended(&mut self, Ended { assignment, loaded, result }: Ended) {
-        let running = self.entries.get(&assignment).map(|entry| &entry.stage);
-        let Some(Stage::Running(slot)) = running else { return }; // withdrawn meanwhile
-        self.hide(&assignment.task, slot);
-        self.busy -= 1;
-        let now = Instant::now();
-        if !matches!(result, Err(TaskError::WorkerLacks(_))) && self.shortage.ended(slot.since, now) {
-            warn!(worker = self.id, "nothing is lacking any more: beginning tasks again");
-        }
-        let policy = &loaded.job.policy;
-        let attempts = loaded.state.attempt + 1;
-        let (status, result, error) = match result {
-            Ok(result) => (OutcomeStatus::Done, result, None),
-            Err(TaskError::WorkerLacks(what)) => return self.cannot_begin(assignment, &loaded, &what),
-            Err(TaskError::Failed { error, .. }) if policy.retries() => {
-                info!(task = %assignment.task, attempt = attempts, error, "the attempt failed");
-                let failures = loaded.state.failures + 1;
-                let mut state = TaskState { failures, ..loaded.state.attempted(&self.id, &error) };
-                if failures < policy.max_attempts {
-                    let backoff = policy.backoff(failures, rand::rng().random());
-                    state.not_before_ms = (!backoff.is_zero()).then(|| now_ms() + backoff.as_millis() as i64);
-                } else {
-                    state.dead = true;
-                }
-                return self.end_attempt(assignment, &state);
-            }
-            Err(TaskError::Failed { error, result }) => (OutcomeStatus::Failed, result, Some(error)),
-        };
-        debug!(task = %assignment.task, ?status, "ran");
-        let outcome = Outcome { status, worker: Some(self.id.clone()), attempts, result, spilled: None, error };
-        let outcome = load::kept_if_large(&assignment.task, &loaded.job, outcome);
-        let ops = vec![
-            Op::Delete { path: assignment.task.path(), version: Some(assignment.version) },
-            Op::Set { path: assignment.task.data_path(), data: outcome.to_json(), version: Some(0) },
-        ];
-        if status == OutcomeStatus::Done {
-            return self.commit(assignment, ops);
-        }
-        let (committer, reader) = (self.committer.clone(), self.loader.reader.clone());
-        self.stage(&assignment, Stage::Committing);
-        let commit = async move {
-            let committed = unsuccessful::commit(&committer, &reader, &assignment.task.job, ops).await;
-            (assignment, committed)
-        };
-        self.committing.push(commit.boxed());
-    }
-
-    /// A task was not begun for want of something that is the worker's affair: it is handed back with all that waits here.
-    fn cannot_begin(&mut self, assignment: Assignment, loaded: &Loaded, what: &str) {
-        if self.shortage.lacks(Instant::now()) {
-            warn!(
-                task = %assignment.task, lacks = what, slots = self.worker.slots,
-                "cannot begin tasks: handing them back, and trying again after a pause; raise this worker's limits (ulimit -n \
-                 and -u, memory, room in TMPDIR), or give it fewer --slots"
-            );
-        } else {
-            debug!(task = %assignment.task, lacks = what, "cannot begin it");
-        }
-        self.hand_back(assignment, loaded, None);
-        for (assignment, loaded) in std::mem::take(&mut self.queue) {
-            self.hand_back(assignment, &loaded, None);
-        }
-    }
-
-    /// Ends an attempt without an outcome: the assignment is over, and the task waits again or is dead.
-    fn end_attempt(&mut self, assignment: Assignment, state: &TaskState) {
-        let set = Op::Set { path: assignment.task.path(), data: state.to_json(), version: Some(assignment.version) };
-        self.commit(assignment, vec![set]);
-    }
-
-    /// The tree holds something that no client of this protocol writes: the task can never be completed.
-    fn mark_dead(&mut self, assignment: Assignment, error: &str) {
-        warn!(task = %assignment.task, error, "marking the task dead");
-        let state = TaskState::default().attempted(&self.id, &format!("malformed: {error}"));
-        self.end_attempt(assignment, &TaskState { dead: true, ..state });
-    }
-
-    /// Hands a task back because this worker stops, or cannot begin it; `error` says why, where it had begun.
-    fn hand_back(&mut self, assignment: Assignment, loaded: &Loaded, error: Option<String>) {
-        let begun = error.is_some();
-        let state = match error {
-            Some(error) => loaded.state.attempted(&self.id, &error),
-            None => loaded.state.clone(),
-        };
-        let lacking_for = if self.stopping.is_some() { None } else { self.shortage.pause(Instant::now()) };
-        let state = state.returned(Some(&self.id), lacking_for);
-        if lacking_for.is_none() {
-            info!(task = %assignment.task, begun, "handing it back");
-        }
-        self.end_attempt(assignment, &state);
-    }
-
-    fn commit(&mut self, assignment: Assignment, ops: Vec<Op>) {
-        self.stage(&assignment, Stage::Committing);
-        let commit = self.committer.commit(ops);
-        self.committing.push(async move { (assignment, commit.await) }.boxed());
-    }
-
-    fn committed(&mut self, assignment: Assignment, committed: Result<(), CommitError>) -> Result<(), Failure> {
-        match committed {
-            Ok(()) => debug!(task = %assignment.task, "committed"),
-            Err(CommitError::Guard(_)) => return Err(lost_registration()),
-            Err(CommitError::SessionOver(cause)) => return Err(Failure::SessionOver(cause)),
-            // The task itself was there to be deleted, but not its payload to be replaced.
-            Err(CommitError::Refused { at: 1, refusal, .. }) => {
-                let error = format!("{} cannot be set: {refusal}", assignment.task.data_path());
-                self.mark_dead(assignment, &error);
-                return Ok(());
-            }
-            Err(CommitError::Refused { refusal: Refusal::NoNode | Refusal::BadVersion, unanswered, .. }) => {
-                // Committed the first time, or cancelled, or given to somebody else: it is over either way.
-                debug!(task = %assignment.task, unanswered, "refused: the assignment is over");
-            }
-            Err(CommitError::Refused { refusal, .. }) => warn!(task = %assignment.task, %refusal, "cannot commit"),
-        }
-        self.stage(&assignment, Stage::Over);
-        Ok(())
     }
 
     /// The session may be over: others may be given what runs here. It is begun again if the session lives after all.
@@ -420,7 +324,7 @@ impl Shift {
                 self.hide(&assignment.task, slot);
                 Some((assignment.clone(), slot.loaded.clone()))
             }
-            Stage::Stopped | Stage::Loading | Stage::Queued | Stage::Committing | Stage::Over => None,
+            Stage::Stopped | Stage::Loading | Stage::Queued | Stage::Committing(_) | Stage::Over => None,
         };
         let stopped: Vec<_> = self.entries.iter().filter_map(running).collect();
         for (assignment, loaded) in stopped {
@@ -429,32 +333,6 @@ impl Shift {
             self.hand_back(assignment, &loaded, Some(error));
         }
     }
-}
-
-/// Runs a task, and cancels it when the time is over that its job allows for an attempt.
-async fn run(assignment: Assignment, loaded: Arc<Loaded>, running: Option<Running>, signals: Arc<Signals>) -> Ended {
-    let Some(running) = running else {
-        let error = format!("this worker does not run tasks of kind '{}'", loaded.job.kind);
-        return Ended { assignment, loaded, result: Err(TaskError::new(error)) };
-    };
-    let mut caught = pin!(as_handler(AssertUnwindSafe(running).catch_unwind()));
-    let ended = match loaded.job.policy.timeout_ms.map(Duration::from_millis) {
-        None => Ok(caught.await),
-        Some(limit) => match timeout(limit, &mut caught).await {
-            Ok(ended) => Ok(ended),
-            Err(_) => {
-                signals.cancel();
-                let _ = timeout(CANCEL_GRACE, caught).await;
-                Err(format!("timed out after {}", humantime::format_duration(limit)))
-            }
-        },
-    };
-    let result = match ended {
-        Ok(Ok(result)) => result,
-        Ok(Err(panic)) => Err(TaskError::new(format!("the handler panicked: {}", text(&*panic)))),
-        Err(late) => Err(TaskError::new(late)),
-    };
-    Ended { assignment, loaded, result }
 }
 
 fn lost_registration() -> Failure {
@@ -466,9 +344,4 @@ async fn until(deadline: Option<Instant>) {
         Some(deadline) => sleep_until(deadline.into()).await,
         None => std::future::pending().await,
     }
-}
-
-fn text(panic: &(dyn std::any::Any + Send)) -> &str {
-    let owned = panic.downcast_ref::<String>().map(String::as_str);
-    owned.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a message")
 }
