@@ -48,7 +48,7 @@ use self::list::{Entry, Stage};
 use self::live::{InSlot, SHOW_EVERY};
 use self::load::{Loaded, Loader, Trouble};
 use self::shortage::Shortage;
-use self::threads::Threads;
+use self::threads::{ATTEND_EVERY, Threads};
 use super::life::Role;
 use crate::coordination::watch::NodeWatch;
 use crate::coordination::{CommitError, Committer, Failure, Node, Reader, Registration, Session, State, paths};
@@ -161,6 +161,8 @@ impl Shift {
         let mut status = session.status();
         let mut tick = interval(SHOW_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut attend = interval(ATTEND_EVERY);
+        attend.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.fill_slots();
             if let Some(last_words) = self.stopping.map(|at| at + LAST_WORDS)
@@ -222,6 +224,7 @@ impl Shift {
                     self.resume();
                 },
                 _ = tick.tick(), if self.busy > 0 => self.show(),
+                _ = attend.tick(), if self.busy > 0 => Threads::attend(&self.handlers),
                 _ = status.changed() => if status.borrow_and_update().state == State::Over {
                     return Err(Failure::SessionOver("expired or closed".to_owned()));
                 },

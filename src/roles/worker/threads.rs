@@ -14,6 +14,9 @@ const THREADS_MAX: usize = 64;
 /// How long the end of what was stopped is waited for.
 const END_GRACE: Duration = Duration::from_secs(1);
 
+/// How often [`Threads::attend`] is to be called while anything runs.
+pub(super) const ATTEND_EVERY: Duration = Duration::from_millis(50);
+
 /// The threads of one worker's handlers.
 pub(super) struct Threads(Option<Runtime>);
 
@@ -30,6 +33,12 @@ impl Threads {
 
     pub(super) fn handle(&self) -> &Handle {
         self.0.as_ref().expect("until it is stopped").handle()
+    }
+
+    /// Wakes an idle thread, which then looks after clocks and sockets. Of these threads one does that at a time; if it runs into
+    /// a handler that blocks, nobody does it, and every other handler waits, until something wakes another thread.
+    pub(super) fn attend(handle: &Handle) {
+        drop(handle.spawn(async {}));
     }
 
     /// Drops everything that still runs there, and waits until that is done; not for what blocks.
