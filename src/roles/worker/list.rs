@@ -55,25 +55,28 @@ impl Shift {
     fn take_list(&mut self, zxid: i64) {
         let listed: HashSet<&Assignment> = self.list.iter().collect();
         let withdrawn: Vec<Assignment> = self.entries.keys().filter(|a| !listed.contains(a)).cloned().collect();
-        for assignment in withdrawn {
-            match self.entries.remove(&assignment).map(|entry| entry.stage) {
+        for assignment in &withdrawn {
+            match self.entries.remove(assignment).map(|entry| entry.stage) {
                 Some(Stage::Running(slot)) => {
                     info!(task = %assignment.task, "withdrawn: stopping it");
                     self.busy -= 1;
                     self.hide(&assignment.task, &slot);
                     slot.stop_within(CANCEL_GRACE);
                 }
-                Some(Stage::Queued) => self.queue.retain(|(queued, _)| *queued != assignment),
+                Some(Stage::Queued) => self.queue.retain(|(queued, _)| queued != assignment),
                 Some(Stage::Stopped | Stage::Loading | Stage::Committing(_) | Stage::Over) | None => {}
             }
         }
         for assignment in &self.list {
             if !self.entries.contains_key(assignment) {
+                self.loader.jobs.listed(&assignment.task.job);
                 self.entries.insert(assignment.clone(), Entry { zxid, runs: 0, stage: Stage::Loading });
                 let load = self.loader.load(assignment.clone());
                 self.loading.push_back(load);
             }
         }
+        // After what is new: a job whose next task comes with the end of its last is not read again.
+        withdrawn.iter().for_each(|assignment| self.loader.jobs.unlisted(&assignment.task.job));
     }
 
     /// Begins again what was stopped.

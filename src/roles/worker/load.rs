@@ -1,32 +1,31 @@
 //! Reading what a task needs, together with what other tasks need.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures::future::{BoxFuture, FutureExt, Shared};
 use tokio::task::spawn_blocking;
 
 use super::Call;
+use super::at_hand::AtHand;
 use crate::coordination::{Failure, Node, Reader};
-use crate::records::{Assignment, JobId, JobRecord, TaskState};
+use crate::records::{Assignment, JobRecord, TaskState};
 use crate::spill;
 
-/// The most jobs whose records are kept at hand.
-const JOBS_MAX: usize = 10_000;
-
-/// A job's record, read once however many tasks ask for it.
-type JobRead = Shared<BoxFuture<'static, Result<Arc<JobRecord>, Trouble>>>;
+/// A job's record and its size in bytes, read once however many tasks ask for it.
+type JobRead = Shared<BoxFuture<'static, Result<(Arc<JobRecord>, usize), Trouble>>>;
 
 /// Reads jobs and payloads on one session.
 pub(super) struct Loader {
     pub(super) reader: Reader,
-    jobs: HashMap<JobId, JobRead>,
+    pub(super) jobs: AtHand<JobRead>,
 }
 
 /// What is needed to run a task.
 #[derive(Debug, Clone)]
 pub(super) struct Loaded {
     pub(super) job: Arc<JobRecord>,
+    /// The size of the job's record, in bytes.
+    pub(super) job_bytes: usize,
     pub(super) state: TaskState,
     /// The payload, or why it cannot be had from where it is kept.
     pub(super) payload: Result<Vec<u8>, String>,
@@ -44,36 +43,28 @@ pub(super) enum Trouble {
 
 impl Loader {
     pub(super) fn new(reader: Reader) -> Self {
-        Loader { reader, jobs: HashMap::new() }
-    }
-
-    /// The job may be gone: its record is read again when it is asked for.
-    pub(super) fn forget(&mut self, job: &JobId) {
-        self.jobs.remove(job);
+        Loader { reader, jobs: AtHand::default() }
     }
 
     /// Reads what a task needs, together with what other tasks need.
     pub(super) fn load(&mut self, assignment: Assignment) -> Call<Result<Arc<Loaded>, Trouble>> {
-        if self.jobs.len() >= JOBS_MAX {
-            self.jobs.clear();
-        }
         let reader = &self.reader;
-        let job = self.jobs.entry(assignment.task.job.clone()).or_insert_with_key(|job| {
+        let job = self.jobs.get(&assignment.task.job, |job| {
             let (path, read) = (job.path(), read(reader, job.path()));
             let parse = async move {
                 let node = read.await?.ok_or(Trouble::Over)?;
                 let job = JobRecord::from_json(&node.data).map_err(|e| Trouble::Malformed(format!("{path}: {e}")));
-                job.map(Arc::new)
+                job.map(|job| (Arc::new(job), node.data.len()))
             };
             parse.boxed().shared()
         });
-        let (job, task) = (job.clone(), assignment.task.clone());
+        let task = assignment.task.clone();
         let payload = read(reader, task.data_path());
         let state = (assignment.version > 0).then(|| read(reader, task.path()));
         let reader = reader.clone();
         async move {
             let loaded = async {
-                let job = job.await?;
+                let (job, job_bytes) = job.await?;
                 let state = match state {
                     None => TaskState::default(),
                     Some(state) => {
@@ -90,7 +81,7 @@ impl Loader {
                         } else {
                             Ok(stored)
                         };
-                        return Ok(Arc::new(Loaded { job, state, payload }));
+                        return Ok(Arc::new(Loaded { job, job_bytes, state, payload }));
                     }
                     Some(_) | None => {}
                 }

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | here | a worker on one session, and the loop around all that may happen to it |
 //! | `list` | the list that the leader writes, and how far each of its entries is |
-//! | `load` | reading what a task needs |
+//! | `load`, `at_hand` | reading what a task needs, and keeping what the next one needs too |
 //! | `threads`, `attempt` | where handlers run, and one attempt there |
 //! | `live` | what is seen of a task while it runs |
 //! | `ending` | how an attempt is ended in the tree |
@@ -23,6 +23,7 @@
 //! - It lacks what it takes to begin a task: `shortage` says what it does then.
 //! - Its own znode is gone: the session is given up and everything begins anew.
 
+mod at_hand;
 mod attempt;
 mod ending;
 mod list;
@@ -251,6 +252,9 @@ impl Shift {
         if !matches!(self.entries.get(&assignment), Some(Entry { stage: Stage::Loading, .. })) {
             return Ok(()); // withdrawn meanwhile
         }
+        if let Ok(loaded) = &loaded {
+            self.loader.jobs.weighs(&assignment.task.job, loaded.job_bytes);
+        }
         match loaded {
             Ok(loaded) if self.stopping.is_some() || self.shortage.pause(Instant::now()).is_some() => {
                 self.hand_back(assignment, &loaded, None);
@@ -260,7 +264,7 @@ impl Shift {
                 self.queue.push_back((assignment, loaded));
             }
             Err(Trouble::Over) => {
-                self.loader.forget(&assignment.task.job);
+                self.loader.jobs.forget(&assignment.task.job);
                 self.stage(&assignment, Stage::Over);
             }
             Err(Trouble::Malformed(error)) => self.mark_dead(assignment, &error),
