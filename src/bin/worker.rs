@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use herdsman::cli::{self, ConnectArgs, Exit};
-use herdsman::handlers::{Exec, Handlers, Zkbench};
+use herdsman::handlers::{Exec, Handlers, Zkbench, supervise_if_asked};
 use herdsman::roles::{self, worker::Worker};
 use herdsman::shutdown::Shutdown;
 
@@ -46,11 +46,14 @@ enum Allowed {
 }
 
 fn main() -> ExitCode {
+    if let Some(exit) = supervise_if_asked() {
+        return exit;
+    }
     let args = Args::parse();
     cli::start_logging(args.connect.log_format, "info");
     let mut handlers = Handlers::builtin().with("zkbench", Zkbench::new(args.connect.session(false)));
     if args.allow.contains(&Allowed::Exec) {
-        handlers = handlers.with("exec", Exec);
+        handlers = handlers.with("exec", Exec::new());
     }
     cli::run(async {
         let shutdown = match Shutdown::on_signals() {

@@ -33,7 +33,7 @@ use serde_json::Value;
 pub(crate) use context::Signals;
 pub use context::{Cancelled, Sink, Token};
 pub use echo::Echo;
-pub use exec::Exec;
+pub use exec::{Exec, supervise_if_asked};
 pub use sleep::Sleep;
 pub use zkbench::Zkbench;
 

@@ -5,6 +5,7 @@ mod support;
 
 mod by_hand;
 mod client;
+mod exec;
 mod handlers;
 mod losses;
 mod lost_replies;

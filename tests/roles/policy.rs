@@ -13,10 +13,10 @@ use herdsman::roles::client::{
 };
 use serde_json::Value;
 
-use crate::support::herd::{Member, master, master_with_retention, worker, worker_with};
+use crate::support::herd::{Member, exec, master, master_with_retention, worker, worker_with};
 use crate::support::{all, children, connect, fresh_config, is_gone, through, until, zookeeper};
 
-async fn herd(config: &SessionConfig) -> (Member, Member, Session) {
+pub async fn herd(config: &SessionConfig) -> (Member, Member, Session) {
     let members = (master(config, "m"), worker(config, "w"));
     let session = connect(config).await;
     until("the herd is there", async || {
@@ -26,7 +26,7 @@ async fn herd(config: &SessionConfig) -> (Member, Member, Session) {
     (members.0, members.1, session)
 }
 
-fn shell(script: &str, policy: Policy) -> JobSpec {
+pub fn shell(script: &str, policy: Policy) -> JobSpec {
     let args = ["sh", "-c", script].map(str::to_owned).to_vec();
     JobSpec { args, policy, ..JobSpec::new("exec") }
 }
@@ -36,7 +36,7 @@ async fn opened(config: &SessionConfig, spec: JobSpec) -> (Job, Results) {
 }
 
 /// Submits so many tasks without a payload, and seals the job.
-async fn submitted(config: &SessionConfig, spec: JobSpec, tasks: u32) -> (JobId, Results) {
+pub async fn submitted(config: &SessionConfig, spec: JobSpec, tasks: u32) -> (JobId, Results) {
     let (job, results) = opened(config, spec).await;
     for _ in 0..tasks {
         job.submit(Vec::new()).await.expect("acknowledged");
@@ -45,7 +45,7 @@ async fn submitted(config: &SessionConfig, spec: JobSpec, tasks: u32) -> (JobId,
     (job.id().clone(), results)
 }
 
-fn whole(job: &JobId) -> Selected {
+pub fn whole(job: &JobId) -> Selected {
     Selected { job: job.clone(), tasks: None }
 }
 
@@ -133,7 +133,7 @@ async fn an_attempt_that_takes_too_long_is_ended_with_its_program() {
 async fn a_cancelled_program_gets_sigterm_with_all_that_it_started_and_its_slot_is_free_at_once() {
     let config = fresh_config();
     let _m = master(&config, "m");
-    let handlers = Handlers::builtin().with("exec", herdsman::handlers::Exec);
+    let handlers = Handlers::builtin().with("exec", exec());
     let _w = worker_with(&config, "w", 1, handlers, Duration::from_secs(1));
     let session = connect(&config).await;
     until("the herd is there", async || children(&session, "/workers").await.len() == 1).await;

@@ -41,8 +41,13 @@ pub fn master_with_retention(config: &SessionConfig, name: &str, retention: Dura
     Member::start(Master { name: name.to_owned(), retention }, config)
 }
 
+/// Programs, supervised as those of `worker` are.
+pub fn exec() -> Exec {
+    Exec::supervised_by(env!("CARGO_BIN_EXE_worker"))
+}
+
 pub fn worker(config: &SessionConfig, name: &str) -> Member {
-    worker_with(config, name, 4, Handlers::builtin().with("exec", Exec), Duration::from_secs(10))
+    worker_with(config, name, 4, Handlers::builtin().with("exec", exec()), Duration::from_secs(10))
 }
 
 pub fn worker_with(config: &SessionConfig, name: &str, slots: u32, handlers: Handlers, grace: Duration) -> Member {

@@ -1,0 +1,141 @@
+//! Programs as tasks: when one has ended, and that what it started ends with it.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use herdsman::records::Policy;
+use herdsman::roles::client::{Client, Finished, FinishedStatus, LogLine};
+
+use super::policy::{herd, shell, submitted, whole};
+use crate::support::{all, eventually, fresh_config, is_gone, until};
+
+/// What a script noted: the pid of a process that it started.
+struct Noted {
+    _folder: tempfile::TempDir,
+    file: PathBuf,
+}
+
+impl Noted {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("pids");
+        Noted { _folder: folder, file }
+    }
+
+    /// `script` with a function `note` in front.
+    fn script(&self, script: &str) -> String {
+        format!("note() {{ echo $1 > {0}.new; mv {0}.new {0}; }}; {script}", self.file.display())
+    }
+
+    async fn pid(&self) -> String {
+        let text = eventually("a pid is noted", async || std::fs::read_to_string(&self.file).ok()).await;
+        text.trim().to_owned()
+    }
+
+    async fn is_gone(&self) {
+        let pid = self.pid().await;
+        until("it is gone", async || is_gone(&pid)).await;
+    }
+}
+
+/// The outcome of one such program, and how long it took.
+async fn outcome(script: &str, policy: Policy) -> (Finished, Duration) {
+    let config = fresh_config();
+    let (_m, _w, _session) = herd(&config).await;
+    let began = Instant::now();
+    let (_, results) = submitted(&config, shell(script, policy), 1).await;
+    let finished = all(results).await.pop().expect("one");
+    (finished, began.elapsed())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_has_ended_when_it_has_exited_whoever_holds_its_pipes() {
+    let noted = Noted::new();
+    let script = noted.script("sleep 25 & note $!; echo started");
+    let (finished, took) = outcome(&script, Policy { timeout_ms: Some(2_000), ..Policy::default() }).await;
+    assert_eq!((finished.status, &finished.result["stdout"]), (FinishedStatus::Done, &"started\n".into()));
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    noted.is_gone().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_program_left_behind_is_ended_though_it_takes_no_sigterm() {
+    let noted = Noted::new();
+    let script = noted.script("trap '' TERM; sleep 25 & note $!; echo started");
+    let (finished, took) = outcome(&script, Policy { timeout_ms: Some(2_000), ..Policy::default() }).await;
+    assert_eq!((finished.status, &finished.result["stdout"]), (FinishedStatus::Done, &"started\n".into()));
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    noted.is_gone().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_program_left_in_the_background_ends_with_its_success() {
+    let noted = Noted::new();
+    let (finished, _) = outcome(&noted.script("sleep 1000 >/dev/null 2>&1 & note $!"), Policy::default()).await;
+    assert!(finished.is_done());
+    noted.is_gone().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_in_a_session_of_its_own_ends_with_the_one_that_started_it() {
+    let noted = Noted::new();
+    let (finished, _) = outcome(&noted.script("setsid sleep 1000 >/dev/null 2>&1 & note $!"), Policy::default()).await;
+    assert!(finished.is_done());
+    noted.is_gone().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_in_a_session_of_its_own_does_not_survive_a_cancel() {
+    let config = fresh_config();
+    let (_m, _w, _session) = herd(&config).await;
+    let noted = Noted::new();
+    let script = noted.script("setsid sleep 1000 & note $!; wait");
+    let (job, results) = submitted(&config, shell(&script, Policy::default()), 1).await;
+    noted.pid().await;
+    let client = Client::connect(&config).await.expect("connected");
+    assert_eq!(client.cancel(&whole(&job), "enough").await.expect("cancelled"), 1);
+    assert_eq!(all(results).await[0].status, FinishedStatus::Cancelled);
+    noted.is_gone().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_whose_supervisor_is_killed_ends_with_it() {
+    let noted = Noted::new();
+    let script = noted.script("sleep 1000 & note $!; kill -KILL $PPID; wait");
+    let (finished, _) = outcome(&script, Policy::default()).await;
+    assert_eq!(finished.error.as_deref(), Some("the program's supervisor was ended: ended by signal 9"));
+    noted.is_gone().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_is_told_from_an_exit_code() {
+    for (script, error) in [("kill -KILL $$", "ended by signal 9"), ("exit 137", "exit code 137")] {
+        assert_eq!(outcome(script, Policy::default()).await.0.error.as_deref(), Some(error));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_progress_file_may_be_long_or_no_file_at_all() {
+    let config = fresh_config();
+    let (_m, _w, _session) = herd(&config).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let go = folder.path().join("go");
+    let wait = format!("while [ ! -e {} ]; do sleep 0.05; done", go.display());
+    // A pipe that nobody writes to: to open it takes for ever.
+    let pipe = format!("rm -f $HERDSMAN_PROGRESS; mkfifo $HERDSMAN_PROGRESS; {wait}");
+    let (_, of_pipe) = submitted(&config, shell(&pipe, Policy::default()), 1).await;
+    // 4 GiB, nearly all of it a hole.
+    let long = format!(
+        "truncate -s 4G $HERDSMAN_PROGRESS; echo >> $HERDSMAN_PROGRESS; \
+                        echo '0.5 half' >> $HERDSMAN_PROGRESS; {wait}"
+    );
+    let (job, of_long) = submitted(&config, shell(&long, Policy::default()), 1).await;
+    let client = Client::connect(&config).await.expect("connected");
+    let note = |_: &_, line: LogLine| {
+        if line == LogLine::Progress(0.5, "half".to_owned()) {
+            std::fs::write(&go, "").expect("writable");
+        }
+    };
+    client.logs(&whole(&job), true, note).await.expect("followed to the end");
+    assert!(all(of_long).await[0].is_done() && all(of_pipe).await[0].is_done());
+}
