@@ -110,21 +110,31 @@ impl Sink {
     /// What there is to be shown, if it has changed since it was last taken.
     pub(crate) fn take(&self, worker: &str, attempt: u32) -> Option<Live> {
         let mut state = self.0.state.lock().expect("no panic holds this lock");
-        std::mem::take(&mut state.changed).then(|| {
-            let tail = |(from, bytes): &(u64, Vec<u8>)| {
-                // A character that is cut at the front of the tail is left out, so that offsets stay those of the bytes.
-                let cut = bytes.iter().take_while(|byte| *from > 0 && (0x80..0xc0).contains(*byte)).count();
-                Tail { from: from + cut as u64, text: String::from_utf8_lossy(&bytes[cut..]).into_owned() }
-            };
-            Live {
-                worker: worker.to_owned(),
-                attempt,
-                progress: state.progress,
-                message: state.message.clone(),
-                streams: state.streams.iter().map(|(name, stream)| ((*name).to_owned(), tail(stream))).collect(),
-            }
+        std::mem::take(&mut state.changed).then(|| Live {
+            worker: worker.to_owned(),
+            attempt,
+            progress: state.progress,
+            message: state.message.clone(),
+            streams: state.streams.iter().map(|(name, (from, end))| ((*name).to_owned(), tail(*from, end))).collect(),
         })
     }
+}
+
+/// The end of a stream as text of just as many bytes, so that offsets stay those of the stream. A character that is cut is
+/// left out: at the front for good, at the end until the rest of it has come.
+fn tail(from: u64, bytes: &[u8]) -> Tail {
+    let of_cut = |byte: &&u8| from > 0 && (0x80..0xc0).contains(*byte);
+    let cut = bytes.iter().take(3).take_while(of_cut).count();
+    let mut text = String::new();
+    let mut chunks = bytes[cut..].utf8_chunks().peekable();
+    while let Some(chunk) = chunks.next() {
+        text.push_str(chunk.valid());
+        let is_begun = std::str::from_utf8(chunk.invalid()).is_err_and(|error| error.error_len().is_none());
+        if chunks.peek().is_some() || !is_begun {
+            text.extend(chunk.invalid().iter().map(|_| '?'));
+        }
+    }
+    Tail { from: from + cut as u64, text }
 }
 
 #[cfg(test)]
@@ -144,5 +154,22 @@ mod tests {
         assert_eq!((live.streams["stdout"].from, live.streams["stdout"].text.ends_with("xend")), (3, true));
         assert_eq!(live.streams["log"].text, "a line\n");
         assert_eq!(sink.take("w", 2), None, "nothing new");
+    }
+
+    #[test]
+    fn a_follower_misses_nothing_at_a_character_that_was_cut_or_is_none() {
+        let (sink, mut seen, mut followed) = (Sink::default(), 0, String::new());
+        for part in [&b"a\xc3"[..], b"\xa9b", b"\xff\xfec", b"\xf0\x9f", b"\x90\x91d", b"\xc3", b"e"] {
+            sink.print("stdout", part);
+            let live = sink.take("w", 1).expect("changed");
+            let (text, now) = live.streams["stdout"].since(seen);
+            followed.push_str(text);
+            seen = now;
+        }
+        assert_eq!((followed.as_str(), seen), ("a\u{e9}b??c\u{1f411}d?e", 14));
+        let sheep = |times| "\u{1f411}".repeat(times) + "x";
+        sink.print("stdout", sheep(STREAM_BYTES_MAX).as_bytes());
+        let cut = sink.take("w", 1).expect("changed").streams["stdout"].clone();
+        assert_eq!(cut.text, sheep(STREAM_BYTES_MAX / 4 - 1));
     }
 }

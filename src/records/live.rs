@@ -30,7 +30,7 @@ pub struct Live {
 pub struct Tail {
     /// How many bytes came before it.
     pub from: u64,
-    /// The bytes, as text.
+    /// The bytes, as text of the same length: `?` for each that belongs to no character.
     pub text: String,
 }
 
