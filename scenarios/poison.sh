@@ -8,7 +8,7 @@ export HERDSMAN_SESSION_TIMEOUT=2s
 herd 1 4 --allow exec --slots 2
 witnessed good 1000 0.01
 until_true "they execute" begun_at_least good 20
-submit poison --kind exec --wait -o json -- sh -c 'kill -KILL $PPID'
+submit poison --kind exec --wait -o json -- sh -c 'kill -KILL $(ps -o ppid= -p $PPID)'
 limit_s=60 until_true "the poisoned task's client ends" has_ended poison
 ended poison
 check "it ends with 1 (exit code $exit_code)" test "$exit_code" = 1

@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use herdsman::handlers::{Exec, Handlers};
 use herdsman::records::Policy;
 use herdsman::roles::client::{Client, Finished, FinishedStatus, LogLine};
 
 use super::policy::{herd, shell, submitted, whole};
-use crate::support::{all, eventually, fresh_config, is_gone, until};
+use crate::support::herd::{exec, master, worker_with};
+use crate::support::{all, children, connect, eventually, fresh_config, is_gone, until};
 
 /// What a script noted: the pid of a process that it started.
 struct Noted {
@@ -40,8 +42,15 @@ impl Noted {
 
 /// The outcome of one such program, and how long it took.
 async fn outcome(script: &str, policy: Policy) -> (Finished, Duration) {
+    outcome_by(exec(), script, policy).await
+}
+
+async fn outcome_by(exec: Exec, script: &str, policy: Policy) -> (Finished, Duration) {
     let config = fresh_config();
-    let (_m, _w, _session) = herd(&config).await;
+    let _m = master(&config, "m");
+    let _w = worker_with(&config, "w", 1, Handlers::none().with("exec", exec), Duration::from_secs(1));
+    let session = connect(&config).await;
+    until("the herd is there", async || children(&session, "/workers").await.len() == 1).await;
     let began = Instant::now();
     let (_, results) = submitted(&config, shell(script, policy), 1).await;
     let finished = all(results).await.pop().expect("one");
@@ -104,6 +113,18 @@ async fn a_program_whose_supervisor_is_killed_ends_with_it() {
     let script = noted.script("sleep 1000 & note $!; kill -KILL $PPID; wait");
     let (finished, _) = outcome(&script, Policy::default()).await;
     assert_eq!(finished.error.as_deref(), Some("the program's supervisor was ended: ended by signal 9"));
+    noted.is_gone().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_supervisor_a_program_ends_with_its_group() {
+    let noted = Noted::new();
+    let script = noted.script("trap '' TERM; sleep 1000 & note $!; echo $PPID");
+    let alone = Exec::new(); // nobody asked whether this process is a supervisor
+    let (finished, took) = outcome_by(alone, &script, Policy::default()).await;
+    let printed = format!("{}\n", std::process::id());
+    assert_eq!((finished.status, &finished.result["stdout"]), (FinishedStatus::Done, &printed.into()));
+    assert!(took < Duration::from_secs(2), "{took:?}");
     noted.is_gone().await;
 }
 
