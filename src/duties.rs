@@ -4,8 +4,8 @@
 use crate::ledger::{Job, Ledger};
 use crate::records::{JobId, OutcomeStatus, TaskId, Withdrawn};
 
-/// The most tasks that one round ends.
-const ENDED_MAX: usize = 2_000;
+/// The most tasks that one round ends, of all jobs together.
+const ENDED_MAX: usize = 1_000;
 
 /// One thing to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,14 +37,18 @@ pub enum Duty {
 /// | withdrawn | rid of its tasks, and released |
 pub fn duties(ledger: &Ledger) -> Vec<Duty> {
     let mut duties = Vec::new();
-    let mut room = ENDED_MAX;
-    for job in ledger.special.iter().filter_map(|key| ledger.jobs.get(key)) {
+    let jobs = || ledger.special.iter().filter_map(|key| ledger.jobs.get(key));
+    let has_any = |job: &&Job| job.has_outstanding() || !job.dead.is_empty();
+    let withdrawn = jobs().filter(|job| job.record.as_ref().is_some_and(|record| record.withdrawn.is_some()));
+    // None waits until a larger one has ended.
+    let each = (ENDED_MAX / withdrawn.filter(has_any).count().max(1)).max(1);
+    for job in jobs() {
         let Some(record) = &job.record else { continue };
         let policy = &record.policy;
         let left = policy.attached && job.clients.is_empty();
         let outstanding = ledger.has_outstanding(&job.id);
         if let Some(withdrawn) = &record.withdrawn {
-            let ended = end(job, withdrawn, &mut room);
+            let ended = end(job, withdrawn, each);
             let over = ended.is_none() && !outstanding;
             duties.extend(ended);
             let release = |after: &JobId| Duty::Release { job: job.id.clone(), after: after.clone() };
@@ -67,11 +71,11 @@ fn withdraw(job: &Job, status: OutcomeStatus, reason: &str) -> Duty {
     Duty::Withdraw(job.id.clone(), Withdrawn { status, reason: reason.to_owned() })
 }
 
-fn end(job: &Job, withdrawn: &Withdrawn, room: &mut usize) -> Option<Duty> {
+/// What runs first, so that it stops soon.
+fn end(job: &Job, withdrawn: &Withdrawn, room: usize) -> Option<Duty> {
     let waiting = job.waiting.iter().chain(&job.suspects).chain(job.deferred.keys());
-    let tasks = waiting.chain(job.held.keys()).chain(&job.dead).take(*room).map(|n| job.id.task(*n));
-    let tasks: Vec<TaskId> = tasks.collect();
-    *room -= tasks.len();
+    let tasks: Vec<TaskId> =
+        job.held.keys().chain(waiting).chain(&job.dead).take(room).map(|n| job.id.task(*n)).collect();
     (!tasks.is_empty()).then(|| Duty::End(tasks, withdrawn.clone()))
 }
 

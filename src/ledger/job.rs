@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Interrupted;
 use super::workers::Place;
@@ -49,6 +50,8 @@ pub(crate) struct Job {
     pub(crate) attempted: HashMap<u32, Attempted>,
     /// The clients that attend the job, by their znodes' names.
     pub(crate) clients: BTreeSet<String>,
+    /// Since when nothing of it is outstanding and nobody attends it, on the clock of [`Ledger::passes`](super::Ledger::passes).
+    pub(super) idle_since: Option<Duration>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +74,7 @@ impl Job {
             dead: BTreeSet::new(),
             attempted: HashMap::new(),
             clients: BTreeSet::new(),
+            idle_since: None,
         }
     }
 
@@ -129,7 +133,7 @@ impl Job {
         waiting.chain(placed).chain(self.attempted.keys()).copied()
     }
 
-    pub(super) fn has_outstanding(&self) -> bool {
+    pub(crate) fn has_outstanding(&self) -> bool {
         let waits = !self.waiting.is_empty() || !self.suspects.is_empty() || !self.deferred.is_empty();
         waits || !self.held.is_empty() || !self.interrupted.is_empty()
     }

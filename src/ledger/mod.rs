@@ -21,6 +21,7 @@ mod job;
 mod workers;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::time::Duration;
 
 pub use job::Needs;
 pub(crate) use job::{Attempted, Job};
@@ -59,6 +60,10 @@ pub struct Ledger {
     pub(crate) stale: BTreeSet<WorkerId>,
     /// Jobs with interrupted tasks.
     pub(crate) interrupted: BTreeSet<JobKey>,
+    /// Jobs that nobody attends and of which nothing is outstanding, by the moment since which that is so.
+    idle: BTreeSet<(Duration, JobKey)>,
+    /// How much time has passed.
+    elapsed: Duration,
     next_place: workers::Place,
 }
 
@@ -129,6 +134,47 @@ impl Ledger {
         self.job(job).is_some_and(|job| !job.clients.is_empty())
     }
 
+    /// So much time has passed since some moment; it never goes back.
+    pub fn passes(&mut self, elapsed: Duration) {
+        self.elapsed = self.elapsed.max(elapsed);
+    }
+
+    /// Jobs of which nothing is outstanding, and that nobody attends, for so long: the longest first.
+    pub fn idle_for(&self, long: Duration) -> impl Iterator<Item = &JobId> {
+        let last = self.elapsed.checked_sub(long).map(|since| (since, (i64::MAX, u32::MAX)));
+        self.idle
+            .iter()
+            .take_while(move |entry| last.is_some_and(|last| **entry <= last))
+            .map(|(_, key)| &self.jobs[key].id)
+    }
+
+    /// Whether nothing of a job is outstanding, and nobody attends it.
+    pub fn is_idle(&self, job: &JobId) -> bool {
+        self.job(job).is_some_and(|job| job.idle_since.is_some())
+    }
+
+    /// An idle job was looked at: its time begins again.
+    pub fn idle_again(&mut self, job: &JobId) {
+        let Some(key) = self.job_keys.get(job).copied() else { return };
+        if let Some(since) = self.jobs.get_mut(&key).and_then(|job| job.idle_since.as_mut()) {
+            self.idle.remove(&(*since, key));
+            *since = self.elapsed;
+            self.idle.insert((self.elapsed, key));
+        }
+    }
+
+    /// The time of all idle jobs begins again: what is known of it is of somebody who did not watch them.
+    pub fn all_idle_again(&mut self) {
+        let idle: Vec<JobId> = self.idle.iter().map(|(_, key)| self.jobs[key].id.clone()).collect();
+        idle.iter().for_each(|job| self.idle_again(job));
+    }
+
+    /// The dead tasks of a job, with the versions of their znodes; without those that nobody understands.
+    pub fn dead(&self, job: &JobId) -> HashMap<u32, i32> {
+        let Some(job) = self.job(job) else { return HashMap::new() };
+        job.dead.iter().filter_map(|n| Some((*n, job.attempted.get(n)?.version))).collect()
+    }
+
     /// A job exists. `record` is `None` where it cannot be understood.
     pub fn job_is(&mut self, id: &JobId, czxid: i64, record: Option<&JobRecord>) {
         if self.job_keys.get(id).is_some_and(|key| key.0 != czxid) {
@@ -158,6 +204,9 @@ impl Ledger {
             self.release(key, n);
         }
         if let Some(job) = self.jobs.remove(&key) {
+            if let Some(since) = job.idle_since {
+                self.idle.remove(&(since, key));
+            }
             for (n, at) in job.deferred {
                 self.deferred.remove(&(at, key, n));
             }
@@ -252,6 +301,7 @@ impl Ledger {
         if job.interrupted.is_empty() {
             self.interrupted.remove(&key);
         }
+        self.refresh_idle(key);
     }
 
     /// Exactly these jobs, tasks and attending clients exist, each task at this version and with these attempts, or as it
@@ -316,6 +366,23 @@ impl Ledger {
         } else {
             self.ready.remove(&key)
         };
+        self.refresh_idle(key);
+    }
+
+    fn refresh_idle(&mut self, key: JobKey) {
+        let Some(job) = self.jobs.get_mut(&key) else { return };
+        let idle = !job.has_outstanding() && job.clients.is_empty();
+        match job.idle_since {
+            None if idle => {
+                job.idle_since = Some(self.elapsed);
+                self.idle.insert((self.elapsed, key));
+            }
+            Some(since) if !idle => {
+                job.idle_since = None;
+                self.idle.remove(&(since, key));
+            }
+            _ => {}
+        }
     }
 
     fn refresh_special(&mut self, key: JobKey) {
@@ -325,5 +392,6 @@ impl Ledger {
         } else {
             self.special.remove(&key)
         };
+        self.refresh_idle(key);
     }
 }

@@ -531,3 +531,31 @@ fn in_a_storm_of_lost_workers_no_task_is_charged_and_none_assigned_again_before_
     ledger.wake(5_000);
     assert_eq!(lists(&mut ledger)["w2"].len(), 3);
 }
+
+#[test]
+fn idle_jobs_are_named_by_how_long_they_are_idle_and_one_that_was_looked_at_begins_again() {
+    let idle = |ledger: &Ledger, seconds: u64| -> Vec<String> {
+        ledger.idle_for(Duration::from_secs(seconds)).map(ToString::to_string).collect()
+    };
+    let mut ledger = Ledger::default();
+    for (at, name) in [(1, "c"), (2, "b"), (3, "a")] {
+        ledger.passes(Duration::from_secs(at));
+        submit(&mut ledger, name, 10 - at as i64, &record(|_| {}), 1);
+        assert!(!ledger.is_idle(&job(name)));
+        ledger.task_gone(&job(name).task(0));
+    }
+    ledger.passes(Duration::from_secs(10));
+    assert_eq!(
+        (idle(&ledger, 8), idle(&ledger, 7)),
+        (vec!["c".into(), "b".into()], vec!["c".into(), "b".into(), "a".into()])
+    );
+    ledger.client_is(&job("b"), "client-1", true);
+    ledger.idle_again(&job("c"));
+    assert_eq!(idle(&ledger, 1), ["a"]);
+    ledger.passes(Duration::from_secs(12));
+    ledger.client_is(&job("b"), "client-1", false);
+    ledger.job_gone(&job("a"));
+    assert_eq!((idle(&ledger, 2), idle(&ledger, 0)), (vec!["c".into()], vec!["c".into(), "b".into()]));
+    ledger.passes(Duration::from_secs(5));
+    assert_eq!(idle(&ledger, 2), ["c"], "time does not go back");
+}

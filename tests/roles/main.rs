@@ -5,6 +5,7 @@ mod support;
 
 mod by_hand;
 mod client;
+mod ending;
 mod exec;
 mod handlers;
 mod losses;
@@ -12,5 +13,6 @@ mod lost_replies;
 mod master;
 mod policy;
 mod stress;
+mod sweep;
 mod unreadable;
 mod worker;

@@ -1,44 +1,97 @@
 //! Cancelling, retrying and forgetting: by anybody, in whatever state a job and its tasks are.
 
 use std::collections::{BTreeSet, HashSet};
+use std::time::{Duration, Instant};
 
 use futures::future::join_all;
+use tokio::time::sleep;
 
 use super::{Client, ClientError, Selected, close};
 use crate::coordination::{CommitError, Committer, Failure, Op, Reader, Refusal, paths};
-use crate::records::tree::{later_job, task_number};
+use crate::records::tree::{MASTER, later_job, task_number};
 use crate::records::{JobId, JobRecord, Outcome, OutcomeStatus, TaskId, TaskState, Withdrawn};
 use crate::roles::unsuccessful;
 
 /// How many tasks are read or written at a time.
 const CHUNK: usize = 1_000;
+/// How often it is looked how far the leader is with the tasks of a withdrawn job.
+const LOOK: Duration = Duration::from_millis(50);
+/// From how many children on these are listed each time.
+const FEW: i32 = 1_000;
+/// How long the leader may end none of them before they are ended here.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 impl Client {
     /// Ends what is outstanding, each task with an outcome that gives the reason; running programs are stopped. A whole job
-    /// is sealed and withdrawn first, so that nothing comes after. Returns how many tasks it ended; what had ended already
-    /// stays as it is.
+    /// is sealed and withdrawn, so that nothing comes after, and the leader ends its tasks. Returns how many were ended; what
+    /// had ended already stays as it is.
     ///
     /// Errors: no such job.
     pub async fn cancel(&self, selected: &Selected, reason: &str) -> Result<usize, ClientError> {
         let withdrawn = Withdrawn { status: OutcomeStatus::Cancelled, reason: reason.to_owned() };
-        let job = &selected.job;
-        let mut outstanding: BTreeSet<TaskId> = self.tasks(selected).await?.into_iter().collect();
-        if selected.tasks.is_none() {
-            self.set_record(job, |record| {
-                (record.sealed, record.failed) = (true, true);
-                record.withdrawn.get_or_insert_with(|| withdrawn.clone());
-            })
-            .await?;
-            outstanding.extend(self.tasks(selected).await?); // submitted in between
+        if selected.tasks.is_some() {
+            return self.end(self.tasks(selected).await?, &Outcome::withdrawn(&withdrawn)).await;
         }
+        let mut outstanding: BTreeSet<TaskId> = self.tasks(selected).await?.into_iter().collect();
+        let record = self.withdraw(&selected.job, &withdrawn).await?;
+        outstanding.extend(self.tasks_left(&selected.job).await?); // submitted in between
+        self.until_ended(&selected.job, &record).await?;
+        let reader = Reader::start(self.session().clone());
+        let mut cancelled = 0;
+        for some in outstanding.into_iter().collect::<Vec<_>>().chunks(CHUNK) {
+            for node in join_all(some.iter().map(|task| reader.read(task.data_path()))).await {
+                // Whoever attends the job may have taken its outcome by now.
+                let outcome = node?.and_then(|node| Outcome::from_json(&node.data).ok());
+                cancelled += usize::from(outcome.is_none_or(|outcome| outcome.status == OutcomeStatus::Cancelled));
+            }
+        }
+        Ok(cancelled)
+    }
+
+    /// Seals a job, and says that what is outstanding of it is not to be done.
+    async fn withdraw(&self, job: &JobId, withdrawn: &Withdrawn) -> Result<JobRecord, ClientError> {
+        let change = |record: &mut JobRecord| {
+            (record.sealed, record.failed) = (true, true);
+            record.withdrawn.get_or_insert_with(|| withdrawn.clone());
+        };
+        self.set_record(job, change).await
+    }
+
+    /// Waits until nothing is left of the tasks of a withdrawn job. The leader ends them; what it does not get on with, or
+    /// where there is no master, is ended here.
+    async fn until_ended(&self, job: &JobId, record: &JobRecord) -> Result<(), ClientError> {
+        let (mut left, mut since) = (i32::MAX, Instant::now());
+        loop {
+            let Some(node) = self.session().get(&job.path()).await? else { return Ok(()) };
+            if node.children < left {
+                (left, since) = (node.children, Instant::now());
+            }
+            let nobody_leads = self.session().children(MASTER).await?.is_none_or(|masters| masters.is_empty());
+            // Those that attend the job are its children too, and few.
+            if node.children < FEW || nobody_leads || since.elapsed() > PATIENCE {
+                let tasks = self.tasks_left(job).await?;
+                if tasks.is_empty() {
+                    return Ok(());
+                }
+                if nobody_leads || since.elapsed() > PATIENCE {
+                    let withdrawn = record.withdrawn.as_ref().expect("it was withdrawn");
+                    self.end(tasks, &Outcome::withdrawn(withdrawn)).await?;
+                    (left, since) = (i32::MAX, Instant::now());
+                }
+            }
+            sleep(LOOK).await;
+        }
+    }
+
+    /// Ends tasks, each with this outcome, unless they have ended; how many it ended.
+    async fn end(&self, tasks: Vec<TaskId>, outcome: &Outcome) -> Result<usize, ClientError> {
         let (committer, reader) =
             (Committer::start(self.session().clone(), None), Reader::start(self.session().clone()));
-        let outcome = Outcome::withdrawn(&withdrawn);
         let end = |task: TaskId| {
-            let ops = unsuccessful::end(&task, &outcome);
+            let ops = unsuccessful::end(&task, outcome);
             let (committer, reader) = (&committer, &reader);
             async move {
-                let ended = unsuccessful::commit(committer, reader, job, ops).await;
+                let ended = unsuccessful::commit(committer, reader, &task.job, ops).await;
                 let ended = match ended {
                     // A task without a payload can have no outcome.
                     Err(CommitError::Refused { at: 1, refusal: Refusal::NoNode, .. }) => {
@@ -48,7 +101,7 @@ impl Client {
                 };
                 match ended {
                     Ok(()) => Ok(true),
-                    // It has ended meanwhile: by itself, or by the leader, which helps to cancel a job.
+                    // It has ended meanwhile: by itself, or by somebody else who cancels.
                     Err(refused) => {
                         already_gone(refused)?;
                         let node = reader.read(task.data_path()).await?;
@@ -58,13 +111,13 @@ impl Client {
                 }
             }
         };
-        let mut cancelled = 0;
-        for some in outstanding.into_iter().collect::<Vec<_>>().chunks(CHUNK) {
-            for ended in join_all(some.iter().cloned().map(end)).await {
-                cancelled += usize::from(ended.map_err(|error: ClientError| error)?);
+        let mut ended = 0;
+        for some in tasks.chunks(CHUNK) {
+            for done in join_all(some.iter().cloned().map(end)).await {
+                ended += usize::from(done.map_err(|error: ClientError| error)?);
             }
         }
-        Ok(cancelled)
+        Ok(ended)
     }
 
     /// Attempts dead tasks again, as if they never had been; their history stays. Returns how many.
@@ -98,7 +151,9 @@ impl Client {
     pub async fn forget(&self, selected: &Selected) -> Result<usize, ClientError> {
         let job = &selected.job;
         if selected.tasks.is_none() {
-            self.cancel(selected, "it is to be forgotten").await?;
+            let reason = "it is to be forgotten".to_owned();
+            let record = self.withdraw(job, &Withdrawn { status: OutcomeStatus::Cancelled, reason }).await?;
+            self.until_ended(job, &record).await?;
         } else if !self.record(job).await?.0.sealed {
             return Err(ClientError::NotSealed(job.clone()));
         }
@@ -157,6 +212,14 @@ impl Client {
         let mut tasks: Vec<TaskId> = numbers.map(|n| selected.job.task(n)).collect();
         tasks.sort_unstable();
         Ok(tasks)
+    }
+
+    /// The same of a whole job, which may be gone by now.
+    async fn tasks_left(&self, job: &JobId) -> Result<Vec<TaskId>, ClientError> {
+        match self.tasks(&Selected { job: job.clone(), tasks: None }).await {
+            Err(ClientError::NotFound(_)) => Ok(Vec::new()),
+            tasks => tasks,
+        }
     }
 
     /// Changes a job's record, whoever else does meanwhile; the record as it is then.

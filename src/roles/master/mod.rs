@@ -28,8 +28,9 @@ use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
 use self::calm::Calm;
+use self::chores::{Beside, Round};
 use self::standby::Lists;
-use self::sweep::Idle;
+use self::sweep::Sweeper;
 use self::window::Window;
 use super::life::Role;
 use super::now_ms;
@@ -83,8 +84,9 @@ impl Role for Master {
             busy: BTreeSet::new(),
             round_trip: Duration::from_millis(5),
             calm: Calm::new(session.timeout()),
-            idle: Idle::default(),
-            swept: Instant::now(),
+            began: Instant::now(),
+            chores: Beside::default(),
+            sweeper: Sweeper::default(),
             complaints: HashMap::new(),
         };
         state.stand(self, shutdown).await
@@ -110,8 +112,11 @@ struct Standing {
     /// How long one multi takes from sending to answer, averaged.
     round_trip: Duration,
     calm: Calm,
-    idle: Idle,
-    swept: Instant,
+    began: Instant,
+    /// What it does for jobs beside assigning.
+    chores: Beside<Round>,
+    /// Jobs that are being removed.
+    sweeper: Sweeper,
     /// Malformed znodes that were complained of, so that each is named once.
     complaints: HashMap<String, String>,
 }
@@ -148,13 +153,14 @@ impl Standing {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut look = interval(self.session.timeout() / 10);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut spare_time = false;
+        // Whether what can wait is to be looked at: it is time, or there is more of it.
+        let (mut spare_time, mut more) = (false, false);
         loop {
             let mut removed = match &place {
-                Place::Leader(leadership, _) => self.lead(&leadership.guard(), spare_time).await?,
+                Place::Leader(leadership, _) => self.lead(&leadership.guard(), spare_time, more).await?,
                 Place::Candidate(_) => false,
             };
-            spare_time = false;
+            (spare_time, more) = (false, false);
             if !removed {
                 tokio::select! {
                     () = shutdown.requested() => {
@@ -187,6 +193,14 @@ impl Standing {
                         }
                         Some(Election::Removed) | None => removed = true,
                     },
+                    round = self.chores.done() => {
+                        let done = self.chores_done(round);
+                        (removed, more) = self.beside(done)?;
+                    }
+                    swept = self.sweeper.done() => {
+                        let done = self.swept(swept);
+                        (removed, more) = self.beside(done)?;
+                    }
                     _ = tick.tick() => spare_time = true,
                 }
             }
@@ -202,18 +216,23 @@ impl Standing {
         }
     }
 
-    /// What a leader does now; whether it learned that it does not lead.
-    async fn lead(&mut self, guard: &Op, spare_time: bool) -> Result<bool, Failure> {
+    /// What a leader does now; whether it learned that it does not lead. `more`: of what is done beside the planning there is
+    /// more.
+    async fn lead(&mut self, guard: &Op, spare_time: bool, more: bool) -> Result<bool, Failure> {
         if self.refresh != Refresh::Done || !self.session.lease().holds(Instant::now()) {
             return Ok(false);
         }
-        let acted = match self.act(guard, spare_time).await {
-            Ok(()) if spare_time => match self.do_chores(guard).await {
-                Ok(()) => self.sweep(guard).await,
-                failed => failed,
-            },
-            acted => acted,
-        };
+        self.ledger.passes(self.began.elapsed());
+        let acted = self.act(guard, spare_time).await;
+        if acted.is_ok() && (spare_time || more) {
+            self.begin_chores(guard);
+            self.begin_sweep(guard);
+        }
+        self.is_removed(acted)
+    }
+
+    /// Whether a leader learned that it does not lead.
+    fn is_removed(&mut self, acted: Result<(), Setback>) -> Result<bool, Failure> {
         match acted {
             Ok(()) => Ok(false),
             Err(Setback::Doubt) => {
@@ -222,6 +241,15 @@ impl Standing {
             }
             Err(Setback::Deposed) => Ok(true),
             Err(Setback::SessionOver(failure)) => Err(failure),
+        }
+    }
+
+    /// After something that was done beside the planning: whether the leader learned that it does not lead, and whether there
+    /// is more.
+    fn beside(&mut self, done: Result<bool, Setback>) -> Result<(bool, bool), Failure> {
+        match done {
+            Ok(more) => Ok((false, more)),
+            Err(setback) => Ok((self.is_removed(Err(setback))?, false)),
         }
     }
 

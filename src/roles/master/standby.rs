@@ -59,13 +59,16 @@ impl Standing {
     pub(super) fn stand_by(&mut self) {
         self.stands_by = true;
         self.refresh = super::Refresh::Done;
+        self.chores = super::Beside::default(); // whatever is under way is refused by its guard
+        self.sweeper = super::Sweeper::default();
         self.read_all_lists();
     }
 
     /// Leads from now on: the lists are its own, once everything was read anew.
     pub(super) fn stop_standing_by(&mut self) {
         self.stands_by = false;
-        self.idle = super::Idle::default(); // what was idle when it led before may have been busy since
+        self.ledger.passes(self.began.elapsed());
+        self.ledger.all_idle_again(); // the retention is to be sure
         self.lists = Lists::default();
     }
 

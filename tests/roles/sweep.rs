@@ -1,0 +1,94 @@
+//! What nobody came for is removed, however much of it there is.
+
+use std::time::{Duration, Instant};
+
+use herdsman::coordination::{Op, Session, SessionConfig};
+use herdsman::records::{JobRecord, Outcome, OutcomeStatus, Policy, TaskState, Withdrawn};
+use herdsman::roles::client::{JobSpec, open};
+
+use crate::support::herd::{Member, master_with_retention, worker};
+use crate::support::{all, children, connect, fresh_config, until};
+
+/// A master that keeps nothing, and leads.
+async fn sweeping(config: &SessionConfig) -> (Member, Session) {
+    let m = master_with_retention(config, "m", Duration::ZERO);
+    let session = connect(config).await;
+    until("it leads", async || children(&session, "/master").await.len() == 1).await;
+    (m, session)
+}
+
+fn create(path: String, data: Vec<u8>) -> Op {
+    Op::Create { path, data }
+}
+
+async fn make(session: &Session, job: &str, children: Vec<Op>) {
+    let record = JobRecord::new("echo", vec![], Policy::default()).to_json();
+    let job = [create(format!("/tasks/{job}"), record), create(format!("/data/{job}"), Vec::new())];
+    session.multi(&[job.to_vec(), children].concat()).await.expect("created");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_jobs_that_nobody_attends_are_gone_in_seconds() {
+    let config = fresh_config();
+    let (_m, session) = sweeping(&config).await;
+    let outcome = Outcome::withdrawn(&Withdrawn { status: OutcomeStatus::Cancelled, reason: "no more".to_owned() });
+    for n in 0..100 {
+        let stored = |t: usize| format!("/data/j-{n}/{t:010}");
+        let made = (0..3).map(|t| create(stored(t), Vec::new()));
+        let set = (0..3).map(|t| Op::Set { path: stored(t), data: outcome.to_json(), version: Some(0) });
+        make(&session, &format!("j-{n}"), made.chain(set).collect()).await;
+    }
+    let began = Instant::now();
+    until("all are swept", async || children(&session, "/data").await.is_empty()).await;
+    assert!(children(&session, "/tasks").await.is_empty());
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_cannot_be_swept_keeps_no_other_from_it() {
+    let config = fresh_config();
+    let (_m, session) = sweeping(&config).await;
+    let strays = (0..201).map(|n| create(format!("/data/stuck/{n:010}"), b"a payload without a task".to_vec()));
+    make(&session, "stuck", strays.collect()).await;
+    make(&session, "large", Vec::new()).await;
+    // Its outcomes are more than one round removes.
+    for some in (0..2_400).collect::<Vec<_>>().chunks(200) {
+        let path = |n: &usize| format!("/data/large/{n:010}");
+        let made = some.iter().map(|n| create(path(n), Vec::new()));
+        let set = some.iter().map(|n| Op::Set { path: path(n), data: b"{}".to_vec(), version: Some(0) });
+        session.multi(&made.chain(set).collect::<Vec<_>>()).await.expect("the job is there");
+    }
+    let dead = TaskState { dead: true, ..TaskState::default() }.to_json();
+    let (task, data) = ("/tasks/other/0000000000".to_owned(), "/data/other/0000000000".to_owned());
+    let set = Op::Set { path: task.clone(), data: dead, version: Some(0) };
+    make(&session, "other", vec![create(task, Vec::new()), create(data, b"payload".to_vec()), set]).await;
+    make(&session, "last", Vec::new()).await;
+    until("the others are swept", async || children(&session, "/tasks").await == ["stuck"]).await;
+    assert_eq!(children(&session, "/data").await, ["stuck"]);
+    assert_eq!(children(&session, "/data/stuck").await.len(), 201);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_kept_for_a_job_in_its_spill_directory_is_swept_with_it() {
+    let config = fresh_config();
+    let (_m, session) = sweeping(&config).await;
+    let _w = worker(&config, "w");
+    let folder = tempfile::tempdir().expect("a folder");
+    for attached in [false, true] {
+        let policy = Policy { attached, ..Policy::default() };
+        let spec = JobSpec { spill: Some(folder.path().to_owned()), policy, ..JobSpec::new("echo") };
+        let (job, results) = open(&config, spec, &mut rand::rng()).await.expect("opened");
+        job.submit(vec![b'x'; 300_000]).await.expect("submitted");
+        assert_eq!(std::fs::read_dir(folder.path()).expect("readable").count(), 1, "its payload is there");
+        drop(job);
+        results.leave().await.expect("left");
+        until("it is swept", async || children(&session, "/tasks").await.is_empty()).await;
+        until("its files too", async || std::fs::read_dir(folder.path()).expect("readable").count() == 0).await;
+    }
+    // What a client collects, it removes itself.
+    let spec = JobSpec { spill: Some(folder.path().to_owned()), ..JobSpec::new("echo") };
+    let (job, results) = open(&config, spec, &mut rand::rng()).await.expect("opened");
+    job.submit(vec![b'x'; 300_000]).await.expect("submitted");
+    job.seal().await.expect("sealed");
+    assert!(all(results).await[0].is_done());
+}
