@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use crate::coordination::op::REQUEST_BYTES_MAX;
-use crate::ledger::{Entry, Interrupted, Job, JobKey, Ledger, Needs, Origin, Worker};
+use crate::ledger::{ENTRY_BYTES, Entry, Interrupted, Job, JobKey, Ledger, Needs, Origin, Worker};
 use crate::records::{Assignment, TaskId, TaskState, WorkerId, WorkerRecord};
 
 /// The most tasks that one plan assigns: what one multi carries comfortably.
@@ -15,8 +15,6 @@ pub const ASSIGNED_MAX: usize = 2000;
 const SUSPECTS_TRIED: usize = 16;
 /// The most tasks that one plan moves.
 const MOVED_MAX: usize = 64;
-/// What an entry of a list takes up at most, and what the path of a task does, in bytes.
-const ENTRY_BYTES: usize = 96;
 
 /// What to write, all of it under the leader's guard.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -106,9 +104,9 @@ pub fn take_back(ledger: &mut Ledger, moved: Vec<Moved>) {
 }
 
 /// Lists from which nothing is to be added or moved, only what is over dropped. Written when there is nothing better to
-/// do.
+/// do. A list that somebody else made too large to be written stays as it is until enough of it is over.
 pub fn tidy(ledger: &mut Ledger) -> Plan {
-    let stale: Vec<WorkerId> = ledger.stale.iter().cloned().collect();
+    let stale: Vec<WorkerId> = ledger.stale.iter().filter(|id| ledger.workers[*id].is_writable()).cloned().collect();
     Plan { lists: stale.into_iter().map(|id| (id.clone(), list(ledger, &id))).collect(), ..Plan::default() }
 }
 
@@ -218,10 +216,12 @@ fn move_tasks(
             let suits = |to: &Worker| to.has_idle_slot() && !entry.alone && free(to);
             let Some(to) = most_idle(ledger, &needs, suits) else { break };
             let (task, state, version) = (job.id.task(entry.n), job.state(entry.n), entry.version);
-            bytes += state.to_json().len() + added_bytes(ledger, &from, losers) + added_bytes(ledger, &to, gainers);
-            if bytes > REQUEST_BYTES_MAX / 2 {
-                return moved;
+            let lists = added_bytes(ledger, &from, losers) + added_bytes(ledger, &to, gainers);
+            let more = state.to_json().len() + task.path().len() + lists;
+            if bytes + more > REQUEST_BYTES_MAX * 3 / 4 {
+                break; // another worker's list may be shorter
             }
+            bytes += more;
             ledger.release(entry.job, entry.n);
             ledger.hold(&to, Entry { version: version + 1, ..entry.clone() });
             moved.push(Moved { task, version, state, origin: Origin { worker: from.clone(), place, entry } });
@@ -234,8 +234,8 @@ fn move_tasks(
 
 /// What a list adds to a multi that has those of `known` already, in bytes.
 fn added_bytes(ledger: &Ledger, id: &WorkerId, known: &BTreeSet<WorkerId>) -> usize {
-    let list = if known.contains(id) { 0 } else { ledger.workers[id].list.len() };
-    (list + 2) * ENTRY_BYTES
+    let list = if known.contains(id) { 0 } else { ledger.workers[id].bytes };
+    list + 2 * ENTRY_BYTES
 }
 
 /// The record to write for a worker; nothing in it is stale then.

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 pub use job::Needs;
 pub(crate) use job::{Attempted, Job};
-pub(crate) use workers::{Entry, Origin, Worker};
+pub(crate) use workers::{ENTRY_BYTES, Entry, Origin, Worker};
 
 use crate::records::{JobId, JobRecord, TaskId, TaskState, WorkerId};
 

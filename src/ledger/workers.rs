@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::{Interrupted, JobKey, Ledger};
+use crate::coordination::op::REQUEST_BYTES_MAX;
 use crate::records::{Assignment, TaskId, WorkerId, WorkerRecord};
 
 /// Entries of a worker's list in the order in which they are to be run.
@@ -10,6 +11,13 @@ pub(crate) type Place = u64;
 
 /// A worker whose slots are busy is given more once this share of what may be under way to it is free: one in so many.
 const REFILL_SHARE: usize = 4;
+/// How large a record may become by what is assigned: it must fit into one request with room to spare, whatever number of
+/// slots somebody claims.
+const RECORD_BYTES_MAX: usize = 500 * 1024;
+/// A record larger than this is not written, since the request would be refused: it has become so by somebody else.
+const WRITABLE_BYTES_MAX: usize = REQUEST_BYTES_MAX - 1024;
+/// What an entry of a list takes up at most: a job's id of 64 bytes, a task's number, a version, quotes and a comma.
+pub(crate) const ENTRY_BYTES: usize = 96;
 
 /// The longest time for which a worker is given nothing because of what it says of itself, in milliseconds.
 const REST_MS_MAX: i64 = 60_000;
@@ -17,7 +25,11 @@ const REST_MS_MAX: i64 = 60_000;
 /// A worker and its list.
 #[derive(Debug)]
 pub(crate) struct Worker {
+    /// As it is in the tree, but without its list.
     pub(crate) record: WorkerRecord,
+    /// What the record takes up without its list, and what with it.
+    bare_bytes: usize,
+    pub(crate) bytes: usize,
     pub(crate) list: BTreeMap<Place, Entry>,
     /// The entries before this place are in the tree: the write that put them there was acknowledged. The worker may have
     /// begun those, and none of the others.
@@ -54,8 +66,10 @@ impl Worker {
     fn refill(&mut self) {
         let (length, slots) = (self.list.len(), self.record.slots as usize);
         let room = self.window.saturating_sub(length);
-        if room == 0 {
+        if room == 0 || self.is_full() {
             self.refilling = false;
+        } else if self.bytes > RECORD_BYTES_MAX / REFILL_SHARE * (REFILL_SHARE - 1) {
+            // It was as large as it may be, or is soon: a list is written whole, and not for each entry.
         } else if length < slots || room * REFILL_SHARE >= self.window - slots {
             self.refilling = true;
         }
@@ -67,7 +81,17 @@ impl Worker {
     }
 
     pub(crate) fn has_idle_slot(&self) -> bool {
-        self.list.len() < self.record.slots as usize && self.alone == 0
+        self.list.len() < self.record.slots as usize && self.alone == 0 && !self.is_full()
+    }
+
+    /// Whether its record is as large as it may become.
+    fn is_full(&self) -> bool {
+        self.bytes + ENTRY_BYTES > RECORD_BYTES_MAX
+    }
+
+    /// Whether its record fits into a request.
+    pub(crate) fn is_writable(&self) -> bool {
+        self.bytes <= WRITABLE_BYTES_MAX
     }
 }
 
@@ -108,8 +132,19 @@ impl Ledger {
             return;
         }
         let window = record.slots as usize;
-        let (list, record_now) = (BTreeMap::new(), record.clone());
-        let worker = Worker { record: record_now, list, written: 0, alone: 0, window, refilling: false, stops: false };
+        let bare = WorkerRecord { assigned: Vec::new(), ..record.clone() };
+        let bare_bytes = bare.to_json().len();
+        let worker = Worker {
+            record: bare,
+            bare_bytes,
+            bytes: bare_bytes,
+            list: BTreeMap::new(),
+            written: 0,
+            alone: 0,
+            window,
+            refilling: false,
+            stops: false,
+        };
         self.workers.insert(id.clone(), worker);
         self.adopt_all(id, record);
     }
@@ -119,6 +154,7 @@ impl Ledger {
     pub fn list_is(&mut self, id: &WorkerId, record: &WorkerRecord) -> bool {
         let Some(worker) = self.workers.get_mut(id) else { return true };
         worker.alone = 0;
+        worker.bytes = worker.bare_bytes;
         let list = std::mem::take(&mut worker.list);
         self.open.retain(|(_, other)| other != id);
         for entry in list.into_values() {
@@ -285,14 +321,22 @@ impl Ledger {
 
     /// Puts a task into a worker's list, at a place where nothing is.
     pub(crate) fn hold_at(&mut self, id: &WorkerId, place: Place, entry: Entry) {
+        let bytes = self.entry_bytes(&entry);
         if let Some(job) = self.jobs.get_mut(&entry.job) {
             job.held.insert(entry.n, (id.clone(), place));
         }
         if let Some(worker) = self.workers.get_mut(id) {
+            worker.bytes += bytes;
             worker.alone += usize::from(entry.alone);
             worker.list.insert(place, entry);
         }
         self.refresh_load(id);
+    }
+
+    /// What an entry takes up in a record.
+    fn entry_bytes(&self, entry: &Entry) -> usize {
+        let version = if entry.version == 0 { 0 } else { 1 + entry.version.to_string().len() };
+        self.jobs.get(&entry.job).map_or(0, |job| job.id.as_str().len()) + "\"/0000000000\",".len() + version
     }
 
     /// An entry that was moved is where it was.
@@ -305,8 +349,10 @@ impl Ledger {
     /// Takes a task out of the list that holds it.
     pub(crate) fn release(&mut self, job: JobKey, n: u32) -> Option<WorkerId> {
         let (id, place) = self.jobs.get_mut(&job)?.held.remove(&n)?;
+        let entry = self.workers.get_mut(&id)?.list.remove(&place);
+        let bytes = entry.as_ref().map_or(0, |entry| self.entry_bytes(entry));
         let worker = self.workers.get_mut(&id)?;
-        let entry = worker.list.remove(&place);
+        worker.bytes -= bytes;
         worker.alone -= usize::from(entry.is_some_and(|entry| entry.alone));
         self.stale.insert(id.clone());
         self.refresh_load(&id);

@@ -533,6 +533,47 @@ fn in_a_storm_of_lost_workers_no_task_is_charged_and_none_assigned_again_before_
 }
 
 #[test]
+fn no_list_grows_beyond_what_one_write_carries_whatever_a_worker_claims() {
+    let mut ledger = Ledger::default();
+    let name = "a-job-with-a-name-that-is-as-long-as-the-name-of-a-job-may-be-40";
+    submit(&mut ledger, name, 1, &record(|_| {}), 30_000);
+    ledger.worker_is(&worker("claims"), &runs(u32::MAX, &["k"]));
+    let mut longest: BTreeMap<String, usize> = BTreeMap::new();
+    loop {
+        let next = write(&mut ledger);
+        if next.is_empty() {
+            break;
+        }
+        for (id, record) in next.lists {
+            longest.insert(id.to_string(), record.to_json().len());
+        }
+    }
+    let bytes = longest["claims"];
+    assert!((400 * 1024..512 * 1024).contains(&bytes), "{bytes}");
+    // What is left goes to somebody else, and what has ended makes room.
+    ledger.worker_is(&worker("modest"), &runs(3, &["k"]));
+    assert_eq!(lists(&mut ledger)["modest"].len(), 3);
+    (0..2_000).for_each(|n| drop(ledger.task_gone(&job(name).task(n))));
+    assert!(plan(&mut ledger).lists.iter().any(|(id, _)| *id == worker("claims")));
+}
+
+#[test]
+fn a_worker_whose_record_is_too_large_to_be_written_is_given_nothing_and_blocks_nobody() {
+    let mut ledger = backlog(70_000);
+    let all = (0..65_000).map(|n| format!("j/{n:010}")).collect();
+    ledger.worker_is(&worker("full"), &WorkerRecord { assigned: all, ..runs(u32::MAX, &["k"]) });
+    ledger.worker_is(&worker("fat"), &runs(10, &["k", &"x".repeat(950_000)]));
+    ledger.worker_is(&worker("w"), &runs(5, &["k"]));
+    let lists = lists(&mut ledger);
+    assert_eq!(lists.keys().collect::<Vec<_>>(), ["w"]);
+    ledger.task_gone(&job("j").task(0));
+    let bytes = |(_, record): &(WorkerId, WorkerRecord)| record.to_json().len();
+    assert!(tidy(&mut ledger).lists.iter().all(|list| bytes(list) < 900_000));
+    (1..10_000).for_each(|n| drop(ledger.task_gone(&job("j").task(n))));
+    assert_eq!(tidy(&mut ledger).lists.len(), 1, "now it can be written");
+}
+
+#[test]
 fn idle_jobs_are_named_by_how_long_they_are_idle_and_one_that_was_looked_at_begins_again() {
     let idle = |ledger: &Ledger, seconds: u64| -> Vec<String> {
         ledger.idle_for(Duration::from_secs(seconds)).map(ToString::to_string).collect()
