@@ -2,6 +2,7 @@
 
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
+mod pace;
 mod policy;
 mod stress;
 mod submit;

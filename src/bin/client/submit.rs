@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
-use futures::stream::{self, StreamExt, TryStreamExt};
+use futures::stream::{self, TryStreamExt};
 use herdsman::cli::report::{Output, Report};
 use herdsman::cli::{self, ConnectArgs, Exit};
 use herdsman::records::JobId;
@@ -14,6 +14,7 @@ use herdsman::roles::client::{
 };
 use herdsman::shutdown::Shutdown;
 
+use super::pace::Pace;
 use super::policy::How;
 use super::verdict;
 
@@ -232,16 +233,15 @@ async fn explain(connect: &ConnectArgs, job: &JobId) {
 }
 
 async fn send(job: &Job, payloads: Vec<Vec<u8>>, rate: Option<f64>) -> Result<(), ClientError> {
-    let mut pace = rate.map(|rate| tokio::time::interval(Duration::from_secs_f64(1.0 / rate)));
-    if let Some(pace) = &mut pace {
-        for payload in payloads {
-            pace.tick().await;
-            job.submit(payload).await?;
+    // One takes its place after the other, and many are acknowledged at a time.
+    let in_order = stream::unfold((payloads.into_iter(), rate.map(Pace::new)), |(mut payloads, mut pace)| async move {
+        let payload = payloads.next()?;
+        if let Some(pace) = &mut pace {
+            pace.turn().await;
         }
-        return Ok(());
-    }
-    let submissions = stream::iter(payloads).map(|payload| job.submit(payload)).buffered(SUBMITTING_MAX);
-    submissions.try_for_each(|_| std::future::ready(Ok(()))).await
+        Some((job.enqueue(payload).await, (payloads, pace)))
+    });
+    in_order.try_buffered(SUBMITTING_MAX).try_for_each(|_| std::future::ready(Ok(()))).await
 }
 
 fn payloads(submit: &Submit) -> Result<Vec<Vec<u8>>, String> {

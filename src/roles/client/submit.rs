@@ -180,10 +180,19 @@ impl Job {
 
     /// Submits a task; done when ZooKeeper has acknowledged it: from then on it will be completed, once.
     ///
-    /// Submissions are made in the order of the calls. Waits while the tree is full, unless [`JobSpec::limit`]
-    /// says otherwise. Errors: the payload is over 512 KiB and the job has no spill directory, the tree is full, the job was sealed or
-    /// closed by somebody else, or no session could be had for a minute.
+    /// Of several at a time nobody knows which comes first; see [`Job::enqueue`]. Waits while the tree is full, unless
+    /// [`JobSpec::limit`] says otherwise. Errors: the payload is over 512 KiB and the job has no spill directory, the tree is
+    /// full, the job was sealed or closed by somebody else, or no session could be had for a minute.
     pub async fn submit(&self, payload: Vec<u8>) -> Result<TaskId, ClientError> {
+        self.enqueue(payload).await?.await
+    }
+
+    /// Gives a task its place: it comes after all those for which this is done, and before all for which it is called later.
+    /// What it returns is done, as [`Job::submit`] is, when ZooKeeper has acknowledged it; many can be waited for at a time.
+    pub async fn enqueue(
+        &self,
+        payload: Vec<u8>,
+    ) -> Result<impl Future<Output = Result<TaskId, ClientError>> + Send + use<>, ClientError> {
         let payload = match self.spill.clone() {
             Some(directory) => {
                 let id = self.id.clone();
@@ -196,24 +205,20 @@ impl Job {
             return Err(ClientError::TooLarge(payload.len()));
         }
         let (reply, answer) = oneshot::channel();
-        self.ask(Command::Submit(Submission { payload, reply }), answer).await
+        self.commands.send(Command::Submit(Submission { payload, reply })).await.map_err(|_| not_attended())?;
+        Ok(async { answer.await.unwrap_or_else(|_| Err(not_attended())) })
     }
 
     /// Seals the job: all is submitted. Done when ZooKeeper has acknowledged everything.
     pub async fn seal(&self) -> Result<(), ClientError> {
         let (reply, answer) = oneshot::channel();
-        self.ask(Command::Seal { reply }, answer).await
+        self.commands.send(Command::Seal { reply }).await.map_err(|_| not_attended())?;
+        answer.await.unwrap_or_else(|_| Err(not_attended()))
     }
+}
 
-    async fn ask<T>(
-        &self,
-        command: Command,
-        answer: oneshot::Receiver<Result<T, ClientError>>,
-    ) -> Result<T, ClientError> {
-        let over = || ClientError::Failed(Failure::SessionOver("this job is no longer attended".to_owned()));
-        self.commands.send(command).await.map_err(|_| over())?;
-        answer.await.unwrap_or_else(|_| Err(over()))
-    }
+fn not_attended() -> ClientError {
+    ClientError::Failed(Failure::SessionOver("this job is no longer attended".to_owned()))
 }
 
 impl Results {
