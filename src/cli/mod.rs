@@ -20,7 +20,8 @@ use crate::coordination::{ConnectError, ConnectString, SessionConfig, paths};
 use crate::roles::client::ClientError;
 
 /// The end of each program's `--help`.
-pub const EXIT_CODES: &str = "Exit codes:\n  0  done\n  1  a task failed, or what was to be printed could not be\n  \
+pub const EXIT_CODES: &str = "Exit codes:\n  0  done\n  1  a task failed, something is missing or \
+                              malformed, or what was to be printed could not be\n  \
                               2  usage\n  3  not found\n  4  ZooKeeper lost or unreachable\n  130  interrupted";
 
 /// How a program ends.
@@ -28,7 +29,7 @@ pub const EXIT_CODES: &str = "Exit codes:\n  0  done\n  1  a task failed, or wha
 pub enum Exit {
     /// Done.
     Done = 0,
-    /// A task failed, or what was to be printed could not be.
+    /// A task failed, something is missing or malformed, or what was to be printed could not be.
     Failed = 1,
     /// Wrong flags, or input that cannot be used.
     Usage = 2,

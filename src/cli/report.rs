@@ -13,6 +13,9 @@ use crate::records::{TaskId, TaskState, json_to_bytes};
 use crate::roles::client::view::TreeLine;
 use crate::roles::client::{Finished, FinishedStatus, Herd, JobInfo, JobView, LogLine, Tally};
 
+/// How many malformed znodes are named to people.
+const MALFORMED_NAMED_MAX: usize = 10;
+
 /// What goes to stdout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Output {
@@ -183,8 +186,11 @@ pub fn herd(herd: &Herd) -> String {
     for job in &herd.jobs {
         line(job_line(job));
     }
-    for path in &herd.malformed {
+    for path in herd.malformed.iter().take(MALFORMED_NAMED_MAX) {
         line(format!("malformed  {path}: not as docs/protocol.md says; ignored"));
+    }
+    if let Some(more) = herd.malformed.len().checked_sub(MALFORMED_NAMED_MAX).filter(|more| *more > 0) {
+        line(format!("malformed  and {more} more: `client status -o json` names them"));
     }
     text
 }

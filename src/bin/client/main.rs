@@ -15,8 +15,11 @@ use herdsman::audit::Ending;
 use herdsman::cli::report::{self, Output, Report};
 use herdsman::cli::{self, ConnectArgs, Exit};
 use herdsman::records::{JobId, TaskId, TaskState};
-use herdsman::roles::client::{self, Client, ClientError, JobView, Selector, Tally};
+use herdsman::roles::client::{self, Client, ClientError, JobView, Selected, Selector, Tally};
 use herdsman::shutdown::Shutdown;
+
+/// How many lost tasks are named, where they are not to be listed.
+const LOST_NAMED_MAX: usize = 10;
 
 /// Submits tasks, waits for them, collects their outcomes, and shows the herd.
 #[derive(Debug, Parser)]
@@ -200,6 +203,9 @@ async fn look_with(client: &mut Client, command: Command) -> Result<Exit, Client
                 }
                 Output::Table => println(&format!("{job}: {} done, {} failed", tally.done, tally.failed)),
             }
+            if tally.lost > 0 {
+                name_lost(client, job).await?;
+            }
             verdict(&tally)
         }
         Command::Results { job, keep, seal, output } => {
@@ -215,22 +221,25 @@ async fn look_with(client: &mut Client, command: Command) -> Result<Exit, Client
             verdict(&tally)
         }
         Command::Cancel { which: Which { which }, reason } => {
-            for selected in client.select(&which).await? {
-                println(&format!("{selected}: {} tasks cancelled", client.cancel(&selected, &reason).await?));
-            }
-            Exit::Done
+            each(client, &which, async |selected| {
+                println(&format!("{selected}: {} tasks cancelled", client.cancel(selected, &reason).await?));
+                Ok(())
+            })
+            .await?
         }
         Command::Retry(Which { which }) => {
-            for selected in client.select(&which).await? {
-                println(&format!("{selected}: {} dead tasks are attempted again", client.retry(&selected).await?));
-            }
-            Exit::Done
+            each(client, &which, async |selected| {
+                println(&format!("{selected}: {} dead tasks are attempted again", client.retry(selected).await?));
+                Ok(())
+            })
+            .await?
         }
         Command::Forget(Which { which }) => {
-            for selected in client.select(&which).await? {
-                println(&format!("{selected}: {} tasks forgotten", client.forget(&selected).await?));
-            }
-            Exit::Done
+            each(client, &which, async |selected| {
+                println(&format!("{selected}: {} tasks forgotten", client.forget(selected).await?));
+                Ok(())
+            })
+            .await?
         }
         Command::List { which, dead: true, output } => {
             let mut dead = Vec::new();
@@ -261,31 +270,33 @@ async fn look_with(client: &mut Client, command: Command) -> Result<Exit, Client
             Exit::Done
         }
         Command::Info { which: Which { which }, output } => {
-            for selected in client.select(&which).await? {
-                let info = client.info(&selected).await?;
+            each(client, &which, async |selected| {
+                let info = client.info(selected).await?;
                 match output {
                     Output::Quiet => {}
                     Output::Json => println(&serde_json::to_string(&info).unwrap_or_default()),
                     Output::Table => cli::say(&report::job(&info)),
                 }
-            }
-            Exit::Done
+                Ok(())
+            })
+            .await?
         }
         Command::Logs { which: Which { which }, follow } => {
-            for selected in client.select(&which).await? {
-                client.logs(&selected, follow, |task, line| report::log(task, &line)).await?;
-            }
-            Exit::Done
+            each(client, &which, async |selected| {
+                client.logs(selected, follow, |task, line| report::log(task, &line)).await
+            })
+            .await?
         }
         Command::Explain(Which { which }) => {
-            for selected in client.select(&which).await? {
-                let reasons = client.explain(&selected).await?;
+            each(client, &which, async |selected| {
+                let reasons = client.explain(selected).await?;
                 if reasons.is_empty() {
                     println(&format!("{selected}: nothing is in its way"));
                 }
                 reasons.iter().for_each(|reason| println(&format!("{selected}: {reason}")));
-            }
-            Exit::Done
+                Ok(())
+            })
+            .await?
         }
         Command::Status { output } => {
             let herd = client::view::herd(client.session()).await?;
@@ -302,6 +313,33 @@ async fn look_with(client: &mut Client, command: Command) -> Result<Exit, Client
         }
     };
     Ok(exit)
+}
+
+/// Does something with each job that is meant. What is malformed hides no other: it is named, and the exit code says so. One that
+/// was closed since `all` were listed is passed over.
+async fn each(
+    client: &Client,
+    which: &Selector,
+    mut with: impl AsyncFnMut(&Selected) -> Result<(), ClientError>,
+) -> Result<Exit, ClientError> {
+    let mut exit = Exit::Done;
+    for selected in client.select(which).await? {
+        match with(&selected).await {
+            Err(error @ ClientError::Malformed { .. }) => exit = cli::client_failed(&error),
+            Err(ClientError::NotFound(_)) if *which == Selector::All => {}
+            done => done?,
+        }
+    }
+    Ok(exit)
+}
+
+/// Says which tasks of a job somebody deleted.
+async fn name_lost(client: &Client, job: JobId) -> Result<(), ClientError> {
+    let info = client.info(&Selected { job, tasks: None }).await?;
+    for task in info.tasks.iter().filter(|task| task.state == "lost").take(LOST_NAMED_MAX) {
+        cli::note(format_args!("task {}/{} was {}", info.id, task.n, task.error.as_deref().unwrap_or("lost")));
+    }
+    Ok(())
 }
 
 /// The auditor needs no ZooKeeper, only what it left behind.
