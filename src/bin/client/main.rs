@@ -115,6 +115,9 @@ enum Command {
     /// Show the leader, the backups, the workers with their load, and the queue
     #[command(after_help = cli::EXIT_CODES)]
     Status {
+        /// Print what is missing and nothing else, and exit with 1, unless somebody leads and a worker is registered
+        #[arg(long, env = "HERDSMAN_CHECK")]
+        check: bool,
         /// What goes to stdout
         #[arg(short, long, env = "HERDSMAN_OUTPUT", value_enum, default_value_t = Output::Table)]
         output: Output,
@@ -298,7 +301,16 @@ async fn look_with(client: &mut Client, command: Command) -> Result<Exit, Client
             })
             .await?
         }
-        Command::Status { output } => {
+        Command::Status { check: true, output } => {
+            let lacks = client.lacks().await?;
+            match output {
+                Output::Quiet => {}
+                Output::Json => println(&serde_json::json!({ "serves": lacks.is_empty(), "lacks": lacks }).to_string()),
+                Output::Table => lacks.iter().for_each(|lack| println(lack)),
+            }
+            if lacks.is_empty() { Exit::Done } else { Exit::Failed }
+        }
+        Command::Status { check: false, output } => {
             let herd = client::view::herd(client.session()).await?;
             match output {
                 Output::Quiet => {}

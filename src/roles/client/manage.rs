@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 use tokio::time::sleep;
 
+use super::health::somebody_leads;
 use super::{Client, ClientError, Selected, close};
 use crate::coordination::{CommitError, Committer, Failure, Op, Reader, Refusal, paths};
-use crate::records::tree::{MASTER, later_job, task_number};
+use crate::records::tree::{later_job, task_number};
 use crate::records::{JobId, JobRecord, Outcome, OutcomeStatus, TaskId, TaskState, Withdrawn};
 use crate::roles::unsuccessful;
 
@@ -66,7 +67,7 @@ impl Client {
             if node.children < left {
                 (left, since) = (node.children, Instant::now());
             }
-            let nobody_leads = self.session().children(MASTER).await?.is_none_or(|masters| masters.is_empty());
+            let nobody_leads = !somebody_leads(self.session()).await?;
             // Those that attend the job are its children too, and few.
             if node.children < FEW || nobody_leads || since.elapsed() > PATIENCE {
                 let tasks = self.tasks_left(job).await?;

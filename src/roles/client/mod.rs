@@ -7,6 +7,7 @@
 //! | `ending` | what is left of a task whose znode is gone |
 //! | [`room`] | how many tasks the tree takes |
 //! | [`attend`] | [`Client`]: a job known by its name: wait, results |
+//! | `health` | whether the herd serves |
 //! | [`info`] | a job looked at closely: info, explain |
 //! | [`logs`] | what tasks print, while they run too |
 //! | `manage` | cancel, retry, forget |
@@ -17,6 +18,7 @@
 pub mod attend;
 mod calls;
 mod ending;
+mod health;
 pub mod info;
 pub mod logs;
 mod manage;

@@ -1,11 +1,16 @@
 //! What the herd looks like.
 
+use std::collections::HashMap;
+
 use serde::Serialize;
 
+use crate::coordination::op::MULTI_OPS_MAX;
 use crate::coordination::{Failure, Node, Session, paths, read_all};
 use crate::records::tree::{MASTER, ROOTS, TASKS, WORKERS, task_number};
 use crate::records::{Assignment, JobId, JobRecord, MasterRecord, WorkerRecord};
 
+/// How many names are listed in one request, about.
+const NAMES_MAX: usize = 20_000;
 /// What is missing where no candidate leads.
 pub(super) const NOBODY_LEADS: &str = "nobody leads: start one with `master`";
 
@@ -79,11 +84,9 @@ pub async fn herd(session: &Session) -> Result<Herd, Failure> {
     let mut malformed = Vec::new();
     let mut masters = Vec::new();
     for (name, node) in children(session, MASTER, &mut malformed).await? {
-        match (paths::sequence(&name), MasterRecord::from_json(&node.data)) {
-            (Some(number), Ok(record)) => {
-                masters.push((number, MasterView { id: name, host: record.host, pid: record.pid }));
-            }
-            _ => malformed.push(paths::join(MASTER, &name)),
+        match candidate(&name, &node) {
+            Some(candidate) => masters.push(candidate),
+            None => malformed.push(paths::join(MASTER, &name)),
         }
     }
     masters.sort_by_key(|(number, _)| *number);
@@ -106,38 +109,71 @@ pub async fn herd(session: &Session) -> Result<Herd, Failure> {
         }
     }
     workers.sort_by(|a, b| a.id.cmp(&b.id));
-    let mut jobs = Vec::new();
+    let mut opened = Vec::new();
     for (name, node) in children(session, TASKS, &mut malformed).await? {
         match (name.parse::<JobId>(), JobRecord::from_json(&node.data)) {
-            (Ok(id), Ok(record)) => {
-                let stored = names(session, &id.data_path(), &mut malformed).await?;
-                let stored = stored.iter().filter(|name| task_number(name).is_ok()).count();
-                let assigned = assignments.iter().filter(|a| a.task.job == id).count();
-                let below = names(session, &id.path(), &mut malformed).await?;
-                let outstanding = below.iter().filter(|name| task_number(name).is_ok()).count();
-                let view = JobView {
-                    id: name,
-                    kind: record.kind,
-                    priority: record.policy.priority,
-                    sealed: record.sealed,
-                    withdrawn: record.withdrawn.map(|withdrawn| withdrawn.reason),
-                    after: record.after,
-                    waiting: outstanding.saturating_sub(assigned),
-                    assigned: assigned.min(outstanding),
-                    ended: stored.saturating_sub(outstanding),
-                };
-                jobs.push((node.czxid, view));
-            }
+            (Ok(id), Ok(record)) => opened.push((node.czxid, id, record)),
             _ => malformed.push(paths::join(TASKS, &name)),
         }
     }
-    jobs.sort_by_key(|(czxid, _)| *czxid);
-    Ok(Herd {
-        masters: masters.into_iter().map(|(_, view)| view).collect(),
-        workers,
-        jobs: jobs.into_iter().map(|(_, view)| view).collect(),
-        malformed,
-    })
+    opened.sort_by_key(|(czxid, ..)| *czxid);
+    let ids: Vec<&JobId> = opened.iter().map(|(_, id, _)| id).collect();
+    let counts = counts(session, &ids, &mut malformed).await?;
+    let mut assigned_of: HashMap<JobId, usize> = HashMap::new();
+    assignments.into_iter().for_each(|a| *assigned_of.entry(a.task.job).or_default() += 1);
+    let view = |((_, id, record), (outstanding, stored)): ((i64, JobId, JobRecord), (usize, usize))| {
+        let assigned = assigned_of.get(&id).copied().unwrap_or(0);
+        JobView {
+            id: id.to_string(),
+            kind: record.kind,
+            priority: record.policy.priority,
+            sealed: record.sealed,
+            withdrawn: record.withdrawn.map(|withdrawn| withdrawn.reason),
+            after: record.after,
+            waiting: outstanding.saturating_sub(assigned),
+            assigned: assigned.min(outstanding),
+            ended: stored.saturating_sub(outstanding),
+        }
+    };
+    let jobs = opened.into_iter().zip(counts).map(view).collect();
+    Ok(Herd { masters: masters.into_iter().map(|(_, view)| view).collect(), workers, jobs, malformed })
+}
+
+/// The place of a candidate in the queue. One without a session never leads, whatever its number.
+pub(super) fn candidate(name: &str, node: &Node) -> Option<(u32, MasterView)> {
+    let record = MasterRecord::from_json(&node.data).ok().filter(|_| node.owner != 0)?;
+    Some((paths::sequence(name)?, MasterView { id: name.to_owned(), host: record.host, pid: record.pid }))
+}
+
+/// For each job how many tasks have a znode, and how many a payload or an outcome.
+async fn counts(
+    session: &Session,
+    jobs: &[&JobId],
+    malformed: &mut Vec<String>,
+) -> Result<Vec<(usize, usize)>, Failure> {
+    let paths: Vec<String> = jobs.iter().flat_map(|job| [job.path(), job.data_path()]).collect();
+    let children = |node: Node| usize::try_from(node.children).unwrap_or(0);
+    let nodes = read_all(session, &paths).await?;
+    let names: Vec<usize> = nodes.into_iter().map(|node| node.ok().flatten().map_or(0, children)).collect();
+    let (mut counts, mut rest) = (Vec::with_capacity(paths.len()), &paths[..]);
+    while !rest.is_empty() {
+        let mut left = NAMES_MAX;
+        let fit = names[counts.len()..].iter().take(MULTI_OPS_MAX).take_while(|names| {
+            let fits = left >= **names;
+            left = left.saturating_sub(**names);
+            fits
+        });
+        let (now, later) = rest.split_at(fit.count().max(1)); // one that is larger goes by itself
+        for (path, listed) in now.iter().zip(session.children_many(now).await?) {
+            let names = listed.unwrap_or_else(|_| {
+                malformed.push(path.clone());
+                None
+            });
+            counts.push(names.unwrap_or_default().iter().filter(|name| task_number(name).is_ok()).count());
+        }
+        rest = later;
+    }
+    Ok(counts.chunks_exact(2).map(|both| (both[0], both[1])).collect())
 }
 
 /// The assignments that are not over: the leader drops those from a list only when it writes the next one.
@@ -150,7 +186,11 @@ async fn live(session: &Session, assignments: Vec<Assignment>) -> Result<Vec<Ass
 }
 
 /// The children of a znode with their data, sorted by name; what may not be read is malformed.
-async fn children(session: &Session, path: &str, malformed: &mut Vec<String>) -> Result<Vec<(String, Node)>, Failure> {
+pub(super) async fn children(
+    session: &Session,
+    path: &str,
+    malformed: &mut Vec<String>,
+) -> Result<Vec<(String, Node)>, Failure> {
     let names = names(session, path, malformed).await?;
     let paths: Vec<String> = names.iter().map(|name| paths::join(path, name)).collect();
     let mut found = Vec::new();

@@ -1,0 +1,32 @@
+//! Whether the herd serves, for a probe.
+
+use super::view::{NOBODY_LEADS, candidate, children};
+use super::{Client, ClientError};
+use crate::coordination::{Failure, Session};
+use crate::records::WorkerRecord;
+use crate::records::tree::{MASTER, WORKERS};
+
+impl Client {
+    /// What is missing for tasks to be done, a line each; empty where somebody leads and a worker is registered. Only who has a
+    /// session counts: a znode that somebody left behind leads nobody, and runs nothing.
+    pub async fn lacks(&self) -> Result<Vec<&'static str>, ClientError> {
+        let session = self.session();
+        session.sync().await?;
+        let mut lacks = Vec::new();
+        if !somebody_leads(session).await? {
+            lacks.push(NOBODY_LEADS);
+        }
+        let registered = |data: &[u8]| WorkerRecord::from_json(data).is_ok();
+        let workers = children(session, WORKERS, &mut Vec::new()).await?;
+        if !workers.iter().any(|(_, node)| node.owner != 0 && registered(&node.data)) {
+            lacks.push("no worker is registered: start one with `worker`");
+        }
+        Ok(lacks)
+    }
+}
+
+/// Whether there is a candidate with a session.
+pub(super) async fn somebody_leads(session: &Session) -> Result<bool, Failure> {
+    let candidates = children(session, MASTER, &mut Vec::new()).await?;
+    Ok(candidates.iter().any(|(name, node)| candidate(name, node).is_some()))
+}
