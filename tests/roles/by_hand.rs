@@ -65,7 +65,7 @@ async fn a_task_whose_znode_is_deleted_is_lost_and_its_submitter_is_told() {
     let rest = Selected { job: job.id().clone(), tasks: None };
     assert_eq!(client.cancel(&rest, "enough").await.expect("cancelled"), 1);
     assert_eq!(next(&mut results).await.expect("an outcome").status, FinishedStatus::Cancelled);
-    assert_eq!(session.get(&lost.data_path()).await, Ok(None), "its payload is collected");
+    until("its payload is collected", async || session.get(&lost.data_path()).await == Ok(None)).await;
     assert_eq!(next(&mut results).await, None, "and the job closed");
     assert_eq!(session.get(&job.id().path()).await, Ok(None));
 }
