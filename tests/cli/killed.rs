@@ -1,5 +1,6 @@
 //! What becomes of programs when their worker is killed, or lacks what it takes to run them.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::support::is_gone;
@@ -18,16 +19,21 @@ fn the_programs_of_a_killed_worker_are_gone_within_a_second() {
     let mut herd = Herd::new();
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("pids");
-    let script =
-        format!("sleep 1000 & A=$!; setsid sleep 1000 & echo $$ $A $! > {0}.new; mv {0}.new {0}; wait", file.display());
+    let script = format!(
+        "sleep 1000 & A=$!; setsid sh -c 'setsid sleep 1000 & wait' & \
+         echo $HERDSMAN_PROGRESS $$ $A $! > {0}.new; mv {0}.new {0}; wait",
+        file.display()
+    );
     assert_eq!(code(&herd.client(&["submit", "--", "sh", "-c", &script])), 0);
     until("the program runs", LIMIT, || file.exists());
-    let pids = std::fs::read_to_string(&file).expect("readable");
+    let noted = std::fs::read_to_string(&file).expect("readable");
+    let (progress, pids) = noted.split_once(' ').expect("a path and pids");
     herd.processes[1].kill().expect("it runs");
     herd.processes[1].wait().expect("it ends");
     for pid in pids.split_whitespace() {
         until("it is gone", Duration::from_secs(1), || is_gone(pid));
     }
+    until("nothing is left of it in the temporary directory", LIMIT, || !Path::new(progress).exists());
 }
 
 #[test]
