@@ -143,10 +143,7 @@ impl Program {
     /// Completes once nothing is left of the program and of what it started. May be dropped and called anew.
     pub(super) async fn gone(&mut self) {
         match &mut self.supervisor {
-            Some(supervisor) => {
-                while let Ok(Some(_)) = supervisor.says.next_line().await {}
-                let _ = self.process.wait().await;
-            }
+            Some(supervisor) => while let Ok(Some(_)) = supervisor.says.next_line().await {},
             None => {
                 while self.group.is_some_and(|group| test_kill_process_group(group).is_ok()) {
                     sleep(LOOK_EVERY).await;

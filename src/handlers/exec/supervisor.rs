@@ -13,7 +13,7 @@
 //!   worker.)
 //!
 //! The worker sends the program's three standard streams, so that the supervisor holds no pipe that somebody reads to its
-//! end; then a byte for each SIGTERM. The supervisor answers in lines, [`Said`], and ends with the last of its children.
+//! end; then a byte for each SIGTERM. The supervisor answers in lines, [`Said`], and closes its end when no child is left.
 //!
 //! What is left out: if the supervisor itself is killed, the worker kills the program's group, and what had left that lives on.
 //! Where there are no subreapers (everywhere but on Linux), nothing is supervised.
@@ -21,6 +21,7 @@
 use std::ffi::OsString;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
+use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -162,6 +163,7 @@ fn supervise(mut args: impl Iterator<Item = OsString>) -> io::Result<()> {
     if let Some(progress) = std::env::var_os("HERDSMAN_PROGRESS").filter(|_| killing) {
         let _ = std::fs::remove_file(progress); // a worker that lives does so itself
     }
+    let _ = worker.shutdown(Shutdown::Both); // it need not wait until this process is taken down
     Ok(())
 }
 
