@@ -36,6 +36,7 @@ fn main() -> anyhow::Result<()> {
         zookeeper: variable("HERDSMAN_ZOOKEEPER")?.parse().map_err(anyhow::Error::msg)?,
         session_timeout: variable("HERDSMAN_SESSION_TIMEOUT")?.parse::<humantime::Duration>()?.into(),
         create_chroot: true,
+        wall_clock: std::time::SystemTime::now,
     };
     let worker = Worker {
         name: "rude".to_owned(),

@@ -4,7 +4,7 @@
 //!     cargo run --example word_count &
 //!     target/debug/client submit --kind wordcount --each-line README.md --wait
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use herdsman::coordination::SessionConfig;
 use herdsman::handlers::{Handler, Handlers, Task, TaskError};
@@ -29,6 +29,7 @@ async fn main() -> anyhow::Result<()> {
         zookeeper: zookeeper.parse().map_err(anyhow::Error::msg)?,
         session_timeout: Duration::from_secs(10),
         create_chroot: true,
+        wall_clock: SystemTime::now,
     };
     let worker = Worker {
         name: "counter".to_owned(),

@@ -27,7 +27,7 @@
 //! # Embedding
 //!
 //! ```no_run
-//! use std::time::Duration;
+//! use std::time::{Duration, SystemTime};
 //!
 //! use herdsman::coordination::SessionConfig;
 //! use herdsman::roles::client::{JobSpec, open};
@@ -37,6 +37,7 @@
 //!     zookeeper: "127.0.0.1:2181/lab3".parse()?,
 //!     session_timeout: Duration::from_secs(10),
 //!     create_chroot: false,
+//!     wall_clock: SystemTime::now,
 //! };
 //! let (job, mut results) = open(&config, JobSpec::new("echo"), &mut rand::rng()).await?;
 //! for n in 0..100 {

@@ -35,6 +35,7 @@ pub fn measure(run: &mut Run) {
             zookeeper: run.address.parse().expect("a connect string"),
             session_timeout: Duration::from_secs(10),
             create_chroot: false,
+            wall_clock: std::time::SystemTime::now,
         };
         let before = serial_calls(&client, ROUND_TRIPS).await;
         let alone = alone(&config).await;

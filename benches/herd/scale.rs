@@ -30,6 +30,7 @@ fn config(address: &str) -> SessionConfig {
         zookeeper: address.parse().expect("a connect string"),
         session_timeout: Duration::from_secs(10),
         create_chroot: false,
+        wall_clock: std::time::SystemTime::now,
     }
 }
 

@@ -8,7 +8,7 @@ pub mod report;
 
 use std::fmt;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
@@ -73,7 +73,7 @@ impl ConnectArgs {
     /// How to connect. Masters and workers create a missing chroot; for a client it is an error.
     pub fn session(&self, create_chroot: bool) -> SessionConfig {
         let (zookeeper, session_timeout) = (self.zookeeper.clone(), self.session_timeout);
-        SessionConfig { zookeeper, session_timeout, create_chroot }
+        SessionConfig { zookeeper, session_timeout, create_chroot, wall_clock: SystemTime::now }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::timeout;
 
@@ -117,6 +117,8 @@ pub struct SessionConfig {
     pub session_timeout: Duration,
     /// Whether to create the chroot where it is missing, instead of failing.
     pub create_chroot: bool,
+    /// This machine's clock, `SystemTime::now` but in tests. It is compared with ZooKeeper's, and used until that is known.
+    pub wall_clock: fn() -> SystemTime,
 }
 
 /// Why there is no session.

@@ -6,6 +6,7 @@
 //! | [`connect`] | where ZooKeeper is, and why it cannot be reached |
 //! | [`op`] | znodes as they are read, and the operations of a multi |
 //! | [`session`] | connecting, the session's life, reads and multis |
+//! | [`clock`] | what time it is by ZooKeeper's clock |
 //! | [`lease`] | how long a process may trust its session |
 //! | [`paths`] | joining and splitting znode paths, sequence numbers |
 //! | [`watch`] | one-shot and recursive watches, within a budget |
@@ -21,6 +22,7 @@
 //! This is the only module that imports the `zookeeper-client` crate.
 
 pub mod bare;
+pub mod clock;
 pub mod commit;
 pub mod connect;
 pub mod election;

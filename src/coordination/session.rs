@@ -6,11 +6,11 @@
 //! Rules kept here: no call is sent while disconnected; at most 256 calls or 4 MiB are in flight; a request over
 //! [`REQUEST_BYTES_MAX`] is refused before it can make the server drop the connection; only what the ZooKeeper leader
 //! acknowledged renews the [`Lease`], and an idle session proves its life with a sync every T/10; [`Session::close`]
-//! waits until the server has removed the ephemerals.
+//! waits until the server has removed the ephemerals; moments are those of ZooKeeper's [`Clock`], which every write tells.
 
 use std::fmt;
-use std::sync::{Arc, RwLock, Weak};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock, Weak};
+use std::time::{Duration, Instant, SystemTime};
 
 use rand::RngExt;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
@@ -18,10 +18,12 @@ use tokio::time::{sleep, sleep_until, timeout, timeout_at};
 use tracing::{debug, info, warn};
 use zookeeper_client as zk;
 
+use super::clock::{Clock, News, wall_ms};
 use super::connect::{ConnectError, SessionConfig};
 use super::failure::{Failure, Refusal, classify};
 use super::lease::Lease;
 use super::op::{Answer, MultiFailure, Node, Op, REQUEST_BYTES_MAX};
+use super::paths;
 use super::watch::Budget;
 
 /// Permits for requests in flight; each stands for one request or 16 KiB of a larger one.
@@ -61,6 +63,8 @@ struct Inner {
     timeout: Duration,
     status: watch::Receiver<Status>,
     lease: Lease,
+    clock: Mutex<Clock>,
+    wall_clock: fn() -> SystemTime,
     in_flight: Semaphore,
     budget: Arc<Budget>,
 }
@@ -114,16 +118,18 @@ impl Session {
         if granted != asked {
             warn!(?asked, ?granted, "the server grants another session timeout than the one asked for");
         }
-        Ok(Session::start(client, sent_at))
+        Ok(Session::start(client, sent_at, config.wall_clock))
     }
 
-    fn start(client: zk::Client, connect_sent_at: Instant) -> Session {
+    fn start(client: zk::Client, connect_sent_at: Instant, wall_clock: fn() -> SystemTime) -> Session {
         let (status_sender, status) = watch::channel(Status { state: State::Connected, epoch: 0 });
         let states = client.state_watcher();
         let inner = Arc::new(Inner {
             id: client.session_id().0,
             timeout: client.session_timeout(),
             lease: Lease::new(client.session_timeout(), connect_sent_at),
+            clock: Mutex::new(Clock::new(connect_sent_at)),
+            wall_clock,
             client: RwLock::new(Some(client)),
             status,
             in_flight: Semaphore::new(IN_FLIGHT_MAX as usize),
@@ -154,6 +160,40 @@ impl Session {
         while self.inner.lease.holds(Instant::now()) {
             sleep_until(self.inner.lease.ends().into()).await;
         }
+    }
+
+    /// The moment by ZooKeeper's clock, in milliseconds since 1970; by this machine's own as long as no write of this session
+    /// was answered, see [`Session::learn_time`].
+    pub fn now_ms(&self) -> i64 {
+        self.inner.clock().now_ms(Instant::now()).unwrap_or_else(|| wall_ms((self.inner.wall_clock)()))
+    }
+
+    /// Returns once ZooKeeper's clock is known: at once where a write of this session told it, else after one.
+    ///
+    /// Where that write is refused, says so, and goes on by this machine's clock. Errors: session over.
+    pub async fn learn_time(&self) -> Result<(), Failure> {
+        loop {
+            if self.inner.clock().now_ms(Instant::now()).is_some() {
+                return Ok(());
+            }
+            match self.ask_time().await {
+                Ok(()) => return Ok(()),
+                Err(Failure::Refused(refusal)) => {
+                    warn!(%refusal, "ZooKeeper does not tell its time: going by the clock of this machine");
+                    return Ok(());
+                }
+                Err(Failure::Unknown(_)) => self.settle().await?,
+                Err(over) => return Err(over),
+            }
+        }
+    }
+
+    /// A write for the sake of its answer: a znode that comes and goes in one step, so that nobody ever sees it.
+    async fn ask_time(&self) -> Result<(), Failure> {
+        let path = paths::join("/", &format!("clock-{}", paths::uid(&mut rand::rng())));
+        let set = Op::Set { path: path.clone(), data: Vec::new(), version: None }; // of a create the answer may lack the time
+        let create = Op::Create { path: path.clone(), data: Vec::new() };
+        self.multi(&[create, set, Op::Delete { path, version: None }]).await.map(drop).map_err(|error| error.failure)
     }
 
     /// Follows the session's state.
@@ -217,6 +257,7 @@ impl Session {
         match outcome {
             Ok(results) => {
                 self.inner.lease.renew(sent_at);
+                self.inner.learn(sent_at, &results);
                 let path = |result| match result {
                     zk::MultiWriteResult::Create { path, .. } => Some(path),
                     _ => None,
@@ -368,6 +409,38 @@ fn answer<T>(failure: Failure) -> Result<Answer<T>, Failure> {
     }
 }
 
+impl Inner {
+    fn clock(&self) -> MutexGuard<'_, Clock> {
+        self.clock.lock().expect("no panic holds this lock")
+    }
+
+    /// A write was answered. Says so where this machine's clock is found to be wrong.
+    fn learn(&self, sent_at: Instant, results: &[zk::MultiWriteResult]) {
+        let stamp_ms = results.iter().find_map(|result| match result {
+            zk::MultiWriteResult::Create { stat, .. } | zk::MultiWriteResult::SetData { stat } => {
+                (!stat.is_invalid() && stat.mtime > 0).then_some(stat.mtime) // ZOOKEEPER-4026, ZOOKEEPER-4667
+            }
+            _ => None,
+        });
+        let Some(stamp_ms) = stamp_ms else { return };
+        let (answered_at, mut clock) = (Instant::now(), self.clock());
+        clock.learn(sent_at, answered_at, stamp_ms);
+        match clock.compare(answered_at, (self.wall_clock)()) {
+            Some(News::Wrong(ahead_ms)) => {
+                let round_ms = if ahead_ms.abs() < 10_000 { 100 } else { 1_000 };
+                let by = Duration::from_millis((ahead_ms.unsigned_abs() + round_ms / 2) / round_ms * round_ms);
+                let (by, way) = (humantime::format_duration(by), if ahead_ms > 0 { "ahead of" } else { "behind" });
+                warn!(
+                    "the clock of this machine is {by} {way} ZooKeeper's, which delays and deadlines go by: see that NTP runs \
+                     here and on ZooKeeper's servers"
+                );
+            }
+            Some(News::Right) => info!("the clock of this machine agrees with ZooKeeper's again"),
+            None => {}
+        }
+    }
+}
+
 /// Turns the crate's states into ours. The crate coalesces them, so each change counts, whatever it says.
 async fn observe(mut states: zk::StateWatcher, status: watch::Sender<Status>, id: i64) {
     let session = format!("{id:#x}");
@@ -392,11 +465,19 @@ async fn observe(mut states: zk::StateWatcher, status: watch::Sender<Status>, id
     }
 }
 
-/// Renews the lease of an idle session.
+/// Renews the lease of an idle session, and what it knows of ZooKeeper's clock.
 async fn prove_life(inner: Weak<Inner>) {
+    let mut epoch = 0;
     loop {
         let Some(session) = inner.upgrade().map(|inner| Session { inner }) else { return };
         let (now, probe_at) = (Instant::now(), session.lease().probe_at());
+        let status = *session.status().borrow();
+        let reconnected =
+            status.state == State::Connected && std::mem::replace(&mut epoch, status.epoch) != status.epoch;
+        let ask_time = session.inner.clock().is_to_be_asked(now, reconnected);
+        if ask_time && let Err(failure) = session.ask_time().await {
+            debug!(%failure, "ZooKeeper does not tell its time");
+        }
         let pause = if now < probe_at {
             probe_at - now
         } else {

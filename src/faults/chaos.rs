@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
 use rustix::process::{Signal, kill_process};
@@ -18,9 +18,9 @@ use super::neighbour::{Neighbour, is_planted};
 use super::schedule::{Fault, Injection, Target, Targets, draw, draw_bulk};
 use super::witness::{broken_tokens, executions};
 use crate::audit::{Ending, SpanEnd, Verdict, audit};
+use crate::coordination::clock::wall_ms;
 use crate::coordination::{ConnectString, SessionConfig};
 use crate::roles::client::{Client, ClientError, Selected, view};
-use crate::roles::now_ms;
 use crate::shutdown::Shutdown;
 
 const MASTERS: usize = 3;
@@ -157,7 +157,7 @@ async fn run_on(chaos: &Chaos, schedule: &[Injection], servers: &Servers) -> any
     // Everything has healed.
     ensure(&mut herd, chaos.timeout)?;
     neighbour.leave(UNDONE_WITHIN).await?;
-    let (healed, healed_ms) = (Instant::now(), now_ms());
+    let (healed, healed_ms) = (Instant::now(), wall_ms(SystemTime::now()));
     let ended = end(chaos, &mut herd, servers).await;
     let ended_after = healed.elapsed();
     let folders = servers.data_folders();
@@ -283,7 +283,8 @@ async fn end(chaos: &Chaos, herd: &mut [Process], servers: &Servers) -> Result<(
 /// Takes over every job in the tree, waits for it, collects its outcomes, closes it.
 async fn collect(chaos: &Chaos, servers: &Servers) -> anyhow::Result<()> {
     let zookeeper: ConnectString = servers.addresses.join(",").parse().map_err(anyhow::Error::msg)?;
-    let config = SessionConfig { zookeeper, session_timeout: chaos.timeout, create_chroot: false };
+    let config =
+        SessionConfig { zookeeper, session_timeout: chaos.timeout, create_chroot: false, wall_clock: SystemTime::now };
     let mut client = Client::connect(&config).await.context("connecting")?;
     loop {
         let herd = view::herd(client.session()).await?;

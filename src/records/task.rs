@@ -34,7 +34,7 @@ pub struct TaskState {
     /// What became of each, the last one last; the first ones are left out where there were many.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<Attempt>,
-    /// The moment before which it is not attempted again, in milliseconds since 1970.
+    /// The moment before which it is not attempted again, in milliseconds since 1970 by ZooKeeper's clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_before_ms: Option<i64>,
     /// The worker that handed the task back: it is to be given nothing more, because it stops, or nothing for

@@ -1,10 +1,11 @@
 use std::pin::pin;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures::poll;
+use herdsman::coordination::clock::wall_ms;
 use herdsman::coordination::op::REQUEST_BYTES_MAX;
 use herdsman::coordination::watch::Event;
-use herdsman::coordination::{ConnectError, Failure, Op, Refusal, Registration, Session, State};
+use herdsman::coordination::{ConnectError, Failure, Op, Refusal, Registration, Session, SessionConfig, State};
 use herdsman::faults::line::{Line, MULTI};
 
 use crate::support::{LIMIT, TIMEOUT, children, config_at, connect, fresh_config, node, through, until, zookeeper};
@@ -168,4 +169,38 @@ async fn hazard_19_a_znode_of_the_same_name_that_another_session_owns_is_not_tak
     ghost.write(ephemeral("/members/m-0badcafe")).await.expect("created");
     let refused = Registration::enter(&session, "/members", "m", "0badcafe", b"{}").await.expect_err("taken");
     assert_eq!(refused, Failure::Refused(Refusal::NodeExists));
+}
+
+fn an_hour_ahead() -> SystemTime {
+    SystemTime::now() + Duration::from_secs(3600)
+}
+
+/// How far a session's time is from ZooKeeper's, which runs on this machine.
+fn ahead_ms(session: &Session) -> i64 {
+    session.now_ms() - wall_ms(SystemTime::now())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_time_is_zookeepers_once_a_write_was_answered_and_asking_for_it_leaves_nothing() {
+    let config = SessionConfig { wall_clock: an_hour_ahead, ..fresh_config() };
+    let (asks, writes) = (connect(&config).await, connect(&config).await);
+    assert!((3_599_000..=3_601_000).contains(&ahead_ms(&asks)), "nothing is known but this machine's clock");
+    asks.learn_time().await.expect("learned");
+    assert!(ahead_ms(&asks).abs() < 1_000);
+    assert_eq!(children(&asks, "/").await, [""; 0]);
+    writes.write(create("/z")).await.expect("created");
+    writes.write(Op::Set { path: "/z".to_owned(), data: Vec::new(), version: None }).await.expect("set");
+    assert!(ahead_ms(&writes).abs() < 1_000, "any write tells");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hazard_7_the_time_is_learned_though_the_answer_that_told_it_is_lost() {
+    let line = Line::to(zookeeper()).await.expect("a port");
+    let config = SessionConfig { wall_clock: an_hour_ahead, ..through(&line, &fresh_config()) };
+    let session = connect(&config).await;
+    line.cut_reply_to(MULTI);
+    session.learn_time().await.expect("learned");
+    assert_eq!(line.replies_cut(), 1);
+    assert!(ahead_ms(&session).abs() < 1_000);
+    assert_eq!(children(&session, "/").await, [""; 0]);
 }

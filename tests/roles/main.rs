@@ -5,6 +5,7 @@ mod support;
 
 mod by_hand;
 mod client;
+mod clocks;
 mod ending;
 mod exec;
 mod handlers;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use herdsman::audit::log::History;
 use herdsman::audit::txn::{Body, Op as LoggedOp};
@@ -97,7 +97,8 @@ pub fn fresh_config() -> SessionConfig {
 /// How to reach `chroot` of the server at `address`.
 pub fn config_at(address: &str, chroot: &str) -> SessionConfig {
     let zookeeper: ConnectString = address.parse().expect("a connect string");
-    SessionConfig { zookeeper: zookeeper.with_chroot(chroot), session_timeout: TIMEOUT, create_chroot: true }
+    let zookeeper = zookeeper.with_chroot(chroot);
+    SessionConfig { zookeeper, session_timeout: TIMEOUT, create_chroot: true, wall_clock: SystemTime::now }
 }
 
 /// How to reach the same chroot through a line.

@@ -27,7 +27,7 @@ pub struct How {
 
     /// How long the whole job may take, from now on; what is outstanding then is cancelled
     #[arg(long, env = "HERDSMAN_JOB_TIMEOUT", value_name = "DURATION", value_parser = cli::duration)]
-    job_timeout: Option<Duration>,
+    pub job_timeout: Option<Duration>,
 
     /// Jobs with a higher one go first
     #[arg(long, env = "HERDSMAN_PRIORITY", value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
@@ -39,7 +39,7 @@ pub struct How {
 
     /// Begin no sooner than after this time
     #[arg(long, env = "HERDSMAN_DELAY", value_name = "DURATION", value_parser = cli::duration, conflicts_with = "at")]
-    delay: Option<Duration>,
+    pub delay: Option<Duration>,
 
     /// Begin no sooner than at this moment (UTC)
     #[arg(long, env = "HERDSMAN_AT", value_name = "2027-01-31T18:00:00Z", value_parser = moment)]
@@ -51,8 +51,8 @@ pub struct How {
 }
 
 impl How {
-    /// As the record says it; `now` is when the job is opened.
-    pub fn policy(&self, now: SystemTime) -> Policy {
+    /// As the record says it, but for what is counted from now on.
+    pub fn policy(&self) -> Policy {
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let since_1970 = |at: SystemTime| {
             let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -65,8 +65,7 @@ impl How {
             backoff_max_ms: if retries { millis(self.backoff.1) } else { 0 },
             crash_limit: self.crash_limit,
             timeout_ms: self.timeout.map(millis),
-            deadline_ms: self.job_timeout.map(|time| since_1970(now + time)),
-            not_before_ms: self.at.or(self.delay.map(|time| now + time)).map(since_1970),
+            not_before_ms: self.at.map(since_1970),
             priority: self.priority,
             require: self.require.clone(),
             attached: self.attached,

@@ -2,7 +2,7 @@
 
 use std::io::Read;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use clap::Args;
 use futures::stream::{self, TryStreamExt};
@@ -120,7 +120,8 @@ pub async fn submit(connect: &ConnectArgs, submit: Submit, shutdown: &Shutdown) 
     let name = submit.job.clone().unwrap_or_else(|| kind.clone());
     let (args, after) = (submit.program.clone(), submit.after.clone());
     let (key, spill) = (submit.key.clone(), submit.spill.clone());
-    let spec = JobSpec { name, kind, args, policy: submit.how.policy(SystemTime::now()), after, key, spill, limit };
+    let (policy, delay, time_limit) = (submit.how.policy(), submit.how.delay, submit.how.job_timeout);
+    let spec = JobSpec { name, kind, args, policy, delay, time_limit, after, key, spill, limit };
     let (config, mut rng) = (connect.session(false), rand::rng());
     let opened = tokio::select! {
         opened = client::open(&config, spec, &mut rng) => opened,

@@ -12,7 +12,6 @@ use super::{Client, ClientError, Finished, Selected};
 use crate::coordination::{Failure, Reader, paths, read_all};
 use crate::records::tree::{WORKERS, task_number};
 use crate::records::{Attempt, JobId, JobRecord, Outcome, TaskId, TaskState, WorkerRecord};
-use crate::roles::now_ms;
 
 /// How many tasks are named as reasons.
 const TASKS_NAMED_MAX: usize = 10;
@@ -72,6 +71,7 @@ impl Client {
     pub async fn info(&self, selected: &Selected) -> Result<JobInfo, ClientError> {
         let (job, session) = (&selected.job, self.session());
         session.sync().await?;
+        session.learn_time().await?;
         let (record, _) = self.record(job).await?;
         let holders = self.holders(job).await?;
         let below = session.children(&job.path()).await?.unwrap_or_default();
@@ -80,7 +80,8 @@ impl Client {
         let numbers: BTreeSet<u32> = numbers.filter(|n| selected.contains(*n)).collect();
         let (mut tasks, reader) = (Vec::new(), Reader::start(session.clone()));
         for some in numbers.into_iter().collect::<Vec<_>>().chunks(100) {
-            let looks = some.iter().map(|n| look(&reader, job.task(*n), holders.get(n)));
+            let now_ms = session.now_ms();
+            let looks = some.iter().map(|n| look(&reader, job.task(*n), holders.get(n), now_ms));
             for look in join_all(looks).await {
                 tasks.extend(look?);
             }
@@ -133,7 +134,7 @@ impl Client {
                     self.tasks(&Selected { job: before.clone(), tasks: None }).await.map_or(0, |tasks| tasks.len());
                 reasons.push(format!("it waits for job {before}, of which {left} tasks have not ended"));
             }
-            if let Some(at) = policy.not_before_ms.filter(|at| *at > now_ms()) {
+            if let Some(at) = policy.not_before_ms.filter(|at| *at > self.session().now_ms()) {
                 reasons.push(format!("it is not to begin before {}", moment(at)));
             }
             let first = info.tasks.iter().find(|task| task.state == "waiting");
@@ -149,7 +150,12 @@ impl Client {
 }
 
 /// A task as it is in the tree: outstanding, ended, lost, or `None` where it is not there.
-async fn look(reader: &Reader, task: TaskId, holder: Option<&String>) -> Result<Option<TaskInfo>, Failure> {
+async fn look(
+    reader: &Reader,
+    task: TaskId,
+    holder: Option<&String>,
+    now_ms: i64,
+) -> Result<Option<TaskInfo>, Failure> {
     let state = match reader.read(task.path()).await {
         // It was listed, so it had been submitted.
         Ok(None) => {
@@ -165,7 +171,7 @@ async fn look(reader: &Reader, task: TaskId, holder: Option<&String>) -> Result<
         Err(Failure::Refused(refusal)) => Err(refusal.to_string()),
         Err(failure) => return Err(failure),
     };
-    Ok(Some(outstanding(task.n, state, holder)))
+    Ok(Some(outstanding(task.n, state, holder, now_ms)))
 }
 
 /// Why a task is not done, where it has a reason of its own; where it is `asked_for`, how it is in any case.
@@ -190,7 +196,7 @@ fn has_ended(n: u32, Finished { status, worker, attempts, error, .. }: Finished)
     TaskInfo { n, state, worker, attempts, crashes: 0, history: vec![], not_before_ms: None, error }
 }
 
-fn outstanding(n: u32, state: Result<TaskState, String>, holder: Option<&String>) -> TaskInfo {
+fn outstanding(n: u32, state: Result<TaskState, String>, holder: Option<&String>, now_ms: i64) -> TaskInfo {
     let (state, error) = match state {
         Ok(state) => (state, None),
         Err(error) => (TaskState { dead: true, ..TaskState::default() }, Some(format!("malformed: {error}"))),
@@ -198,7 +204,7 @@ fn outstanding(n: u32, state: Result<TaskState, String>, holder: Option<&String>
     let word = match (state.dead, holder) {
         (true, _) => "dead",
         (false, Some(_)) => "assigned",
-        (false, None) if state.not_before_ms.is_some_and(|at| at > now_ms()) => "backoff",
+        (false, None) if state.not_before_ms.is_some_and(|at| at > now_ms) => "backoff",
         (false, None) => "waiting",
     };
     TaskInfo {

@@ -5,6 +5,7 @@
 //! is sealed.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use rand::Rng;
 use tokio::sync::{mpsc, oneshot};
@@ -31,6 +32,10 @@ pub struct JobSpec {
     pub args: Vec<String>,
     /// How its tasks are treated.
     pub policy: Policy,
+    /// It begins no sooner than so long after it was opened, by ZooKeeper's clock; sets the policy's `not_before_ms`.
+    pub delay: Option<Duration>,
+    /// So long after it was opened what is outstanding of it is cancelled, likewise; sets the policy's `deadline_ms`.
+    pub time_limit: Option<Duration>,
     /// The jobs that must have succeeded before a task of this one is begun.
     pub after: Vec<JobId>,
     /// At most one job is outstanding under a key: 1 to 64 of `A-Z a-z 0-9 . _ -`.
@@ -49,6 +54,8 @@ impl JobSpec {
             kind: kind.to_owned(),
             args: Vec::new(),
             policy: Policy::default(),
+            delay: None,
+            time_limit: None,
             after: Vec::new(),
             key: None,
             spill: None,
@@ -84,11 +91,16 @@ pub async fn open(config: &SessionConfig, spec: JobSpec, rng: &mut impl Rng) -> 
     if let Some(key) = key.as_ref().filter(|key| !paths::is_plain(key)) {
         return Err(Failure::Refused(Refusal::Other(format!("'{key}' is no key: 1 to 64 of A-Z a-z 0-9 . _ -"))).into());
     }
-    let record = JobRecord { after, key, spill: spill.clone(), ..JobRecord::new(&spec.kind, spec.args, spec.policy) };
+    let mut record =
+        JobRecord { after, key, spill: spill.clone(), ..JobRecord::new(&spec.kind, spec.args, spec.policy) };
     let mut tries = 0;
     let (session, id, client) = loop {
         let session = Session::connect(config, CONNECT).await?;
-        match create(&session, &spec.name, &record, rng).await {
+        let opened = async {
+            set_moments(&session, &mut record.policy, spec.delay, spec.time_limit).await?;
+            create(&session, &spec.name, &record, rng).await
+        };
+        match opened.await {
             Ok((id, client)) => break (session, id, client),
             // What that session may have opened stays empty, and is swept; its id is never used again.
             Err(ClientError::Failed(Failure::SessionOver(_))) if tries < TRIES_MAX => tries += 1,
@@ -109,6 +121,23 @@ pub async fn open(config: &SessionConfig, spec: JobSpec, rng: &mut impl Rng) -> 
         let _ = ended_in.send(submitter.run(session).await);
     });
     Ok((Job { id, spill, commands }, Results { finished, delivered, last: None, ended: Some(ended) }))
+}
+
+/// What is said from now on, as moments.
+async fn set_moments(
+    session: &Session,
+    policy: &mut Policy,
+    delay: Option<Duration>,
+    time_limit: Option<Duration>,
+) -> Result<(), Failure> {
+    if delay.is_some() || time_limit.is_some() {
+        session.learn_time().await?;
+    }
+    let now_ms = session.now_ms();
+    let after = |time: Duration| now_ms.saturating_add(i64::try_from(time.as_millis()).unwrap_or(i64::MAX));
+    policy.not_before_ms = delay.map(after).or(policy.not_before_ms);
+    policy.deadline_ms = time_limit.map(after).or(policy.deadline_ms);
+    Ok(())
 }
 
 /// The row *open*: the job's id, and the path of the znode by which this client attends it. An id whose create was not

@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use tracing::{debug, info, warn};
 
-use super::super::now_ms;
 use super::window::Window;
 use super::{Refresh, Standing};
 use crate::coordination::{Change, Node, paths};
@@ -150,7 +149,7 @@ impl Standing {
             let left = self.ledger.workers().filter(|other| !gone.contains(other)).count();
             let had_work: Vec<bool> = lost.into_iter().map(|id| self.ledger.has_work(id)).collect();
             let storm = self.calm.lost(had_work, left, Instant::now());
-            storm.then(|| now_ms() + self.session.timeout().as_millis() as i64)
+            storm.then(|| self.session.now_ms() + self.session.timeout().as_millis() as i64)
         };
         if calm_until_ms.is_some() {
             warn!("more than half of the workers are gone: giving them a session timeout to come back");

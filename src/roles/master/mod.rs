@@ -33,7 +33,6 @@ use self::standby::Lists;
 use self::sweep::Sweeper;
 use self::window::Window;
 use super::life::Role;
-use super::now_ms;
 use crate::coordination::election::Election;
 use crate::coordination::{Candidacy, Failure, Leadership, Mirror, Op, Scope, Session, paths};
 use crate::ledger::Ledger;
@@ -148,6 +147,7 @@ enum Setback {
 impl Standing {
     async fn stand(mut self, master: &Master, shutdown: &Shutdown) -> Result<(), Failure> {
         let mut place = self.candidate(master).await?;
+        self.session.learn_time().await?;
         let mut status = self.session.status();
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -173,9 +173,10 @@ impl Standing {
                     () = self.session.over() => {
                         return Err(Failure::SessionOver("expired or closed".to_owned()));
                     }
-                    changes = self.tasks.next() => for change in changes.into_iter().flatten() {
-                        self.task_change(change);
-                    },
+                    changes = self.tasks.next() => {
+                        self.ledger.wake(self.session.now_ms()); // what is seen now is seen at this moment
+                        changes.into_iter().flatten().for_each(|change| self.task_change(change));
+                    }
                     changes = self.workers.next() => self.worker_changes(changes.unwrap_or_default()),
                     _ = look.tick(), if self.stands_by => self.lists.look(&self.session),
                     read = self.lists.next(), if self.stands_by => self.lists_are(read),
@@ -270,7 +271,7 @@ impl Standing {
     /// somebody has ended by now is left, nor one whose task another worker holds.
     fn finish_refresh(&mut self, workers: &[(WorkerId, WorkerRecord)]) {
         self.refresh = Refresh::Done;
-        self.ledger.wake(now_ms());
+        self.ledger.wake(self.session.now_ms());
         self.ledger.workers_are(workers, true);
         let now = Instant::now();
         self.windows.values_mut().for_each(|window| window.listen(now));
@@ -280,7 +281,7 @@ impl Standing {
 
     /// Writes what is to be written now. `spare_time`: also what can wait.
     async fn act(&mut self, guard: &Op, spare_time: bool) -> Result<(), Setback> {
-        self.ledger.wake(now_ms());
+        self.ledger.wake(self.session.now_ms());
         loop {
             let now = Instant::now();
             let reckoned: Vec<WorkerId> =
@@ -308,7 +309,7 @@ impl Standing {
             let as_planned = self.write(guard, next).await?;
             if assigned > 0 && !self.assigned {
                 self.assigned = true;
-                info!(at_ms = now_ms(), "first assignment as leader");
+                info!(at_ms = self.session.now_ms(), "first assignment as leader");
             }
             if !again || !as_planned {
                 return Ok(());

@@ -13,7 +13,7 @@ use super::load::Loaded;
 use super::{Shift, lost_registration};
 use crate::coordination::{CommitError, Failure, Op, Refusal};
 use crate::records::{Assignment, OutcomeStatus, TaskState};
-use crate::roles::{now_ms, unsuccessful};
+use crate::roles::unsuccessful;
 
 impl Shift {
     pub(super) fn ended(&mut self, Ended { assignment, loaded, end }: Ended) {
@@ -53,7 +53,7 @@ impl Shift {
         let mut state = TaskState { failures, ..loaded.state.attempted(&self.id, error) };
         if failures < policy.max_attempts {
             let backoff = policy.backoff(failures, rand::rng().random());
-            state.not_before_ms = (!backoff.is_zero()).then(|| now_ms() + backoff.as_millis() as i64);
+            state.not_before_ms = (!backoff.is_zero()).then(|| self.session.now_ms() + backoff.as_millis() as i64);
         } else {
             state.dead = true;
         }

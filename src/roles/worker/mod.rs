@@ -88,6 +88,7 @@ impl Role for Worker {
         let uid = paths::uid(&mut rand::rng());
         let registration = Registration::enter(session, WORKERS, &self.name, &uid, &record.to_json()).await?;
         info!(znode = registration.path(), slots = self.slots, kinds = ?self.handlers.kinds(), "registered");
+        session.learn_time().await?;
         let cannot_start = |error| Failure::SessionOver(format!("cannot start the threads of the handlers: {error}"));
         let threads = Threads::start(self.slots).map_err(cannot_start)?;
         let shift = Shift {
