@@ -16,6 +16,8 @@ pub struct Znode {
     pub czxid: i64,
     /// The session that it ends with; 0 for none.
     pub owner: i64,
+    /// When its data was set last, in milliseconds since 1970 by ZooKeeper's clock.
+    pub set_ms: i64,
 }
 
 /// The tree below a chroot.
@@ -106,14 +108,14 @@ impl Tree {
                 if *ephemeral {
                     self.ephemerals.entry(owner).or_default().push(path.clone());
                 }
-                let node = Znode { data: data.clone(), version: 0, czxid: txn.zxid, owner };
+                let node = Znode { data: data.clone(), version: 0, czxid: txn.zxid, owner, set_ms: txn.time_ms };
                 self.nodes.insert(path.clone(), node);
                 Some(Effect::Created(path))
             }
             Op::Set { path, data, version } => {
                 let path = self.below(path)?;
                 let node = self.nodes.get_mut(&path)?;
-                let now = Znode { data: data.clone(), version: *version, ..*node };
+                let now = Znode { data: data.clone(), version: *version, set_ms: txn.time_ms, ..*node };
                 let before = std::mem::replace(node, now);
                 Some(Effect::Set(path, before))
             }

@@ -58,6 +58,8 @@ pub(crate) struct Job {
 pub(crate) struct Attempted {
     pub(crate) version: i32,
     pub(crate) state: TaskState,
+    /// The moment before which it is not assigned again, as it was reckoned when this version was seen first.
+    pub(crate) due_ms: Option<i64>,
 }
 
 impl Job {
@@ -92,6 +94,14 @@ impl Job {
 
     pub(crate) fn state(&self, n: u32) -> TaskState {
         self.attempted.get(&n).map(|attempted| attempted.state.clone()).unwrap_or_default()
+    }
+
+    /// The moment before which a task in this state, seen first at `now_ms`, is not assigned. Whoever wrote it, by whatever
+    /// clock: after a failure that is no later than the job's longest backoff from now.
+    pub(super) fn due_ms(&self, state: &TaskState, now_ms: i64) -> Option<i64> {
+        let record = self.record.as_ref().filter(|_| state.failures > 0);
+        let latest = record.map_or(i64::MAX, |record| now_ms.saturating_add(record.policy.longest_backoff_ms()));
+        state.not_before_ms.map(|at| at.min(latest))
     }
 
     /// Whether a worker was lost under the task, and that is counted.

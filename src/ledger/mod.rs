@@ -32,10 +32,13 @@ use crate::records::{JobId, JobRecord, TaskId, TaskState, WorkerId};
 /// Jobs in the order of their creation: the czxid, and a number of the ledger's own for those that one multi created.
 pub(crate) type JobKey = (i64, u32);
 
+/// A clock that is set back by less than this is waited for, in milliseconds.
+const SET_BACK_MS: i64 = 1_000;
+
 /// Everything that a master knows of tasks and workers.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    /// Now, in milliseconds since 1970.
+    /// Now, in milliseconds since 1970 by ZooKeeper's clock.
     pub(crate) clock_ms: i64,
     pub(crate) jobs: BTreeMap<JobKey, Job>,
     job_keys: HashMap<JobId, JobKey>,
@@ -88,8 +91,14 @@ pub struct Counts {
 }
 
 impl Ledger {
-    /// It is now so many milliseconds past 1970: what waited for that moment waits no more.
+    /// It is now so many milliseconds past 1970: what waited for that moment waits no more. Where the clock was set back by
+    /// a second or more, what may not be begun yet by the new time waits again; by less, it stands still until then.
     pub fn wake(&mut self, now_ms: i64) {
+        if now_ms < self.clock_ms.saturating_sub(SET_BACK_MS) {
+            self.clock_ms = now_ms;
+            self.delay_again();
+        }
+        let now_ms = now_ms.max(self.clock_ms);
         self.clock_ms = now_ms;
         while let Some((at, key, n)) = self.deferred.first().copied().filter(|(at, ..)| *at <= now_ms) {
             self.deferred.remove(&(at, key, n));
@@ -104,6 +113,27 @@ impl Ledger {
             self.refresh_ready(key);
         }
         self.end_rests();
+    }
+
+    /// Files what waits, and may not be begun by the time that it is now, under its moment.
+    fn delay_again(&mut self) {
+        for key in self.jobs.keys().copied().collect::<Vec<JobKey>>() {
+            let Some(job) = self.jobs.get(&key) else { continue };
+            if let Some(at) = job.record.as_ref().and_then(|record| record.policy.not_before_ms) {
+                self.sleeping.insert((at, key));
+            }
+            let waits = |n: &u32| job.waiting.contains(n) || job.suspects.contains(n) || job.deferred.contains_key(n);
+            let waiting = job.attempted.iter().filter(|(n, _)| waits(n));
+            let due: Vec<_> = waiting.map(|(n, task)| (*n, job.due_ms(&task.state, self.clock_ms))).collect();
+            for (n, due_ms) in due {
+                self.unfile(key, n);
+                self.wait_until(key, n, due_ms);
+                if let Some(task) = self.jobs.get_mut(&key).and_then(|job| job.attempted.get_mut(&n)) {
+                    task.due_ms = due_ms;
+                }
+            }
+            self.refresh_ready(key);
+        }
     }
 
     /// How many tasks are where.
@@ -252,15 +282,15 @@ impl Ledger {
         self.unfile(key, task.n);
         let job = self.jobs.get_mut(&key)?;
         if version > 0 {
-            job.attempted.insert(task.n, Attempted { version, state: state.clone() });
+            let known = job.attempted.get(&task.n).filter(|known| known.version == version);
+            let due_ms = known.map_or_else(|| job.due_ms(state, self.clock_ms), |known| known.due_ms);
+            job.attempted.insert(task.n, Attempted { version, state: state.clone(), due_ms });
         }
         if state.dead {
             job.dead.insert(task.n);
         } else if !job.held.contains_key(&task.n) && !job.interrupted.contains_key(&task.n) {
-            match state.not_before_ms.filter(|at| *at > self.clock_ms) {
-                Some(at) => self.defer(key, task.n, at),
-                None => job.wait(task.n),
-            }
+            let due_ms = job.attempted.get(&task.n).and_then(|task| task.due_ms);
+            self.wait_until(key, task.n, due_ms);
         }
         self.refresh_ready(key);
         let returned_by: WorkerId = state.returned_by.as_ref()?.parse().ok()?;
@@ -341,11 +371,15 @@ impl Ledger {
         }
     }
 
-    /// A task is not to be assigned before that moment; it must be filed nowhere.
-    fn defer(&mut self, key: JobKey, n: u32, at_ms: i64) {
-        if let Some(job) = self.jobs.get_mut(&key) {
-            job.deferred.insert(n, at_ms);
-            self.deferred.insert((at_ms, key, n));
+    /// A task waits, and is not to be assigned before that moment; it must be filed nowhere.
+    fn wait_until(&mut self, key: JobKey, n: u32, due_ms: Option<i64>) {
+        let Some(job) = self.jobs.get_mut(&key) else { return };
+        match due_ms.filter(|at| *at > self.clock_ms) {
+            Some(at) => {
+                job.deferred.insert(n, at);
+                self.deferred.insert((at, key, n));
+            }
+            None => job.wait(n),
         }
     }
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// How the tasks of a job are treated. Times are in milliseconds, moments in milliseconds since 1970 by the clock of
-/// whoever wrote them. A field that is absent is as in [`Policy::default`].
+/// How the tasks of a job are treated. Times are in milliseconds, moments in milliseconds since 1970 by ZooKeeper's
+/// clock. A field that is absent is as in [`Policy::default`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy {
     /// After so many failed attempts a task is over. An attempt whose worker was lost is not a failed one.
@@ -91,6 +91,11 @@ impl Policy {
         let doubled = self.backoff_ms.saturating_mul(1 << failures.saturating_sub(1).min(32));
         let most = doubled.min(self.backoff_max_ms.max(self.backoff_ms));
         Duration::from_millis(most).mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0)
+    }
+
+    /// The longest that a task ever waits after a failed attempt, in milliseconds.
+    pub fn longest_backoff_ms(&self) -> i64 {
+        i64::try_from(self.backoff_max_ms.max(self.backoff_ms)).unwrap_or(i64::MAX)
     }
 
     /// Whether tasks may be attempted so often that one which is out of attempts is kept as dead. A task whose only

@@ -417,6 +417,50 @@ fn a_task_in_backoff_and_a_job_that_is_not_due_wait_for_their_moment_and_hold_no
 }
 
 #[test]
+fn no_backoff_lasts_longer_than_its_job_allows_from_when_the_failure_was_first_seen() {
+    let mut ledger = Ledger::default();
+    ledger.wake(1_000);
+    let backoff = |r: &mut JobRecord| (r.policy.backoff_ms, r.policy.backoff_max_ms) = (200, 500);
+    submit(&mut ledger, "j", 1, &record(backoff), 2);
+    let (failed, calm) = (job("j").task(0), job("j").task(1));
+    let an_hour_ahead =
+        TaskState { not_before_ms: Some(3_600_000), ..TaskState::default().attempted("w", "exit code 1") };
+    let failed_once = TaskState { failures: 1, ..an_hour_ahead.clone() };
+    ledger.task_is(&failed, 1, &failed_once);
+    ledger.task_is(&calm, 1, &an_hour_ahead); // that one did not fail: its worker was lost with many others
+    ledger.worker_is(&worker("w"), &runs(9, &["k"]));
+    ledger.wake(1_499);
+    ledger.task_is(&failed, 1, &failed_once); // read again, which is not the first sight
+    assert!(lists(&mut ledger).is_empty());
+    ledger.wake(1_500);
+    ledger.task_is(&failed, 1, &failed_once);
+    assert_eq!(lists(&mut ledger)["w"], ["j/0000000000@1"]);
+    ledger.task_is(&failed, 2, &TaskState { failures: 2, ..failed_once });
+    ledger.wake(1_999);
+    assert!(!lists(&mut ledger).contains_key("w"), "the next failure is seen for the first time");
+    ledger.wake(2_000);
+    assert_eq!(lists(&mut ledger)["w"], ["j/0000000000@2"]);
+}
+
+#[test]
+fn a_clock_that_is_set_back_strands_nothing_that_was_delayed_and_begins_nothing_too_soon() {
+    let mut ledger = Ledger::default();
+    ledger.wake(5_000_000);
+    submit(&mut ledger, "late", 1, &record(|r| r.policy.not_before_ms = Some(9_000_000)), 1);
+    submit(&mut ledger, "now", 2, &record(|r| r.policy.backoff_max_ms = 10_000_000), 1);
+    let state = TaskState { failures: 1, not_before_ms: Some(9_000_000), ..TaskState::default().attempted("w", "no") };
+    ledger.task_is(&job("now").task(0), 1, &state);
+    ledger.wake(9_500_000); // both moments have come, and nobody is there
+    ledger.wake(6_000_000);
+    ledger.worker_is(&worker("w"), &runs(9, &["k"]));
+    assert!(lists(&mut ledger).is_empty(), "it is too soon again");
+    ledger.wake(8_999_999);
+    assert!(lists(&mut ledger).is_empty());
+    ledger.wake(9_000_000);
+    assert_eq!(lists(&mut ledger)["w"], ["late/0000000000", "now/0000000000@1"]);
+}
+
+#[test]
 fn a_withdrawn_job_and_one_that_comes_after_another_are_not_assigned() {
     let mut ledger = Ledger::default();
     let reason = Withdrawn { status: OutcomeStatus::Cancelled, reason: "by hand".to_owned() };

@@ -10,7 +10,7 @@ use crate::coordination::paths;
 use crate::records::tree::WORKERS;
 use crate::records::{Assignment, TaskState, WorkerRecord};
 
-/// How far the clocks of a herd may be apart.
+/// How far a leader's idea of ZooKeeper's clock may be from that clock.
 const CLOCKS_MS: i64 = 1_000;
 
 impl Rules {
@@ -110,7 +110,11 @@ impl Rules {
         let Some(job) = self.job_record(&entry.task.job) else { return };
         let node = self.tree.get(&entry.task.path()).filter(|node| node.version == entry.version);
         let state = node.and_then(|node| TaskState::from_json(&node.data).ok()).unwrap_or_default();
-        let moment = job.policy.not_before_ms.max(state.not_before_ms);
+        // Nobody need wait longer than the longest backoff, whatever a worker's clock was when it wrote the moment.
+        let latest =
+            node.filter(|_| state.failures > 0).map(|node| node.set_ms.saturating_add(job.policy.longest_backoff_ms()));
+        let backoff = state.not_before_ms.map(|at| latest.map_or(at, |latest| at.min(latest)));
+        let moment = job.policy.not_before_ms.max(backoff);
         let reason = if let Some(after) = job.after.first() {
             format!("its job waits for {after}")
         } else if moment.is_some_and(|at| at > record.txn.time_ms + CLOCKS_MS) {
