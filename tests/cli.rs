@@ -1,5 +1,7 @@
 //! The three programs as a person meets them: what they print, and with which code they end.
 
+#[path = "cli/descriptors.rs"]
+mod descriptors;
 #[path = "cli/killed.rs"]
 mod killed;
 mod support;

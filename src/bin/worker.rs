@@ -53,6 +53,9 @@ fn main() -> ExitCode {
     cli::start_logging(args.connect.log_format, "info");
     let mut handlers = Handlers::builtin().with("zkbench", Zkbench::new(args.connect.session(false)));
     if args.allow.contains(&Allowed::Exec) {
+        if let Err((error, hint)) = cli::make_room(args.slots) {
+            return cli::complain(&error, Some(&hint), Exit::Usage).into();
+        }
         handlers = handlers.with("exec", Exec::new());
     }
     cli::run(async {

@@ -3,6 +3,7 @@
 //! Results go to stdout, everything else to stderr. A flag wins over its environment variable, and that over the
 //! default; `--help` shows all three.
 
+mod descriptors;
 mod print;
 pub mod report;
 
@@ -14,6 +15,7 @@ use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
 
+pub use descriptors::make_room;
 pub use print::{ended, note, say, try_say};
 
 use crate::coordination::{ConnectError, ConnectString, SessionConfig, paths};
