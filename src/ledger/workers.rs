@@ -106,6 +106,11 @@ impl Ledger {
         self.workers.get(id).is_some_and(|worker| worker.stops)
     }
 
+    /// Whether a worker is given nothing for a while.
+    pub fn rests(&self, id: &WorkerId) -> bool {
+        self.resting.contains_key(id)
+    }
+
     /// A worker lacks what it takes to begin tasks: it is given none for so long from now on.
     pub(super) fn rest(&mut self, id: &WorkerId, for_ms: u64) {
         if !self.workers.contains_key(id) {

@@ -4,6 +4,7 @@
 //! hear of that, or find out when a write is refused.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use herdsman::ledger::{Counts, Ledger, Needs};
 use herdsman::plan::{Plan, plan, rebalance, take_back, tidy};
@@ -40,6 +41,8 @@ enum Event {
     Join(u8, u32),
     /// It stops: hands back what it has, and whatever it is given.
     Stop(u8),
+    /// It cannot begin what it has first: hands that back, and is to be given nothing for so long.
+    Lack(u8, u64),
     /// It is lost, with many others or not; or it had stopped, and leaves.
     Leave(u8, bool),
     Window(u8, usize),
@@ -98,6 +101,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => j.prop_map(Event::CloseJob),
         6 => (w.clone(), 1..4u32).prop_map(|(w, slots)| Event::Join(w, slots)),
         1 => w.clone().prop_map(Event::Stop),
+        1 => (w.clone(), 0..2 * CALM_MS as u64).prop_map(|(w, ms)| Event::Lack(w, ms)),
         4 => (w.clone(), proptest::bool::weighted(0.2)).prop_map(|(w, storm)| Event::Leave(w, storm)),
         3 => (w.clone(), 0..9usize).prop_map(|(w, window)| Event::Window(w, window)),
         2 => (1..CALM_MS).prop_map(Event::Tick),
@@ -253,6 +257,13 @@ impl Herd {
                     self.hand_back();
                 }
             }
+            Event::Lack(w, ms) => {
+                let Some(id) = self.worker_names.get(w).cloned() else { return };
+                if let Some(entry) = self.live(&id).into_iter().next() {
+                    let pause = Duration::from_millis(*ms);
+                    self.set(entry.task, |state| *state = state.returned(Some(id.as_str()), Some(pause)));
+                }
+            }
             Event::Leave(w, storm) => {
                 self.hand_back();
                 let Some(id) = self.worker_names.remove(w) else { return };
@@ -273,7 +284,7 @@ impl Herd {
     fn hand_back(&mut self) {
         for id in self.stopping.clone() {
             for entry in self.live(&id) {
-                self.set(entry.task, |state| state.returned_by = Some(id.to_string()));
+                self.set(entry.task, |state| *state = state.returned(Some(id.as_str()), None));
             }
         }
     }
@@ -526,7 +537,7 @@ impl Herd {
             waiting.into_iter().filter(|(task, state)| !held.contains_key(*task) && self.is_ready(task, state));
         let waiting: Vec<(&TaskId, Life)> = waiting.map(|(task, state)| (task, self.life(task, state))).collect();
         for (id, record) in &self.workers {
-            let stops = self.leader.stops(id);
+            let stops = self.leader.stops(id) || self.leader.rests(id);
             let (slots, length) = self.leader.load(id).expect("known");
             prop_assert_eq!(length, self.live(id).len());
             let alone =
@@ -556,7 +567,8 @@ impl Herd {
                 let (slots, length) = self.leader.load(id).expect("known");
                 let alone =
                     self.live(id).iter().any(|entry| self.life(&entry.task, &self.tasks[&entry.task].1) == Life::Last);
-                let kept = self.leader.stops(id) || self.leader.reserved() == Some(id) || alone;
+                let kept =
+                    self.leader.stops(id) || self.leader.rests(id) || self.leader.reserved() == Some(id) || alone;
                 let wanted = waiting.iter().any(|(task, _)| Needs::of(&self.jobs[&task.job].1).met_by(record));
                 let stays = self.life(&parked.task, state) == Life::Last;
                 prop_assert!(length >= slots || kept || wanted || stays, "{parked} is parked while {id} is idle");

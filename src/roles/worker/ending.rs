@@ -22,7 +22,7 @@ impl Shift {
         self.hide(&assignment.task, slot);
         self.busy -= 1;
         if !matches!(end, End::WorkerLacks(_)) && self.shortage.ended(slot.since, Instant::now()) {
-            warn!(worker = self.id, "nothing is lacking any more: beginning tasks again");
+            info!(worker = self.id, "nothing is lacking any more: beginning tasks as before");
         }
         let (status, outcome) = match end {
             End::Outcome(status, outcome) => (status, outcome),
