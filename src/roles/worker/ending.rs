@@ -61,7 +61,7 @@ impl Shift {
     }
 
     /// A task was not begun for want of something that is the worker's affair: it is handed back with all that waits here.
-    fn cannot_begin(&mut self, assignment: Assignment, loaded: &Loaded, what: &str) {
+    pub(super) fn cannot_begin(&mut self, assignment: Assignment, loaded: &Loaded, what: &str) {
         if self.shortage.lacks(Instant::now()) {
             warn!(
                 task = %assignment.task, lacks = what, slots = self.worker.slots,

@@ -39,7 +39,6 @@ use std::time::{Duration, Instant};
 
 use futures::future::{BoxFuture, FutureExt, ready};
 use futures::stream::{FuturesOrdered, FuturesUnordered, StreamExt};
-use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout_at};
 use tracing::{debug, info, warn};
@@ -89,9 +88,7 @@ impl Role for Worker {
         let registration = Registration::enter(session, WORKERS, &self.name, &uid, &record.to_json()).await?;
         info!(znode = registration.path(), slots = self.slots, kinds = ?self.handlers.kinds(), "registered");
         session.learn_time().await?;
-        let cannot_start = |error| Failure::SessionOver(format!("cannot start the threads of the handlers: {error}"));
-        let threads = Threads::start(self.slots).map_err(cannot_start)?;
-        let shift = Shift {
+        let mut shift = Shift {
             id: paths::name(registration.path()).to_owned(),
             worker: self.clone(),
             session: session.clone(),
@@ -109,10 +106,10 @@ impl Role for Worker {
             paused: false,
             shortage: Shortage::default(),
             refused: HashSet::new(),
-            handlers: threads.handle().clone(),
+            threads: Threads::new(self.slots),
         };
         let ended = shift.work(&registration, shutdown).await;
-        threads.stop().await;
+        shift.threads.stop().await;
         ended
     }
 }
@@ -148,13 +145,13 @@ struct Shift {
     /// Jobs of which a write was refused that says how an attempt ended, and that were named for it.
     refused: HashSet<JobId>,
     /// Where handlers run.
-    handlers: Handle,
+    threads: Threads,
 }
 
 type ListRead = Pin<Box<dyn Future<Output = Result<(Option<Node>, NodeWatch), Failure>> + Send>>;
 
 impl Shift {
-    async fn work(mut self, registration: &Registration, shutdown: &Shutdown) -> Result<(), Failure> {
+    async fn work(&mut self, registration: &Registration, shutdown: &Shutdown) -> Result<(), Failure> {
         let mut next_list: ListRead = {
             let registration = registration.clone();
             Box::pin(async move { registration.read().await })
@@ -226,7 +223,7 @@ impl Shift {
                     self.resume();
                 },
                 _ = tick.tick(), if self.busy > 0 => self.show(),
-                _ = attend.tick(), if self.busy > 0 => Threads::attend(&self.handlers),
+                _ = attend.tick(), if self.busy > 0 => self.threads.attend(),
                 _ = status.changed() => if status.borrow_and_update().state == State::Over {
                     return Err(Failure::SessionOver("expired or closed".to_owned()));
                 },
@@ -277,6 +274,10 @@ impl Shift {
     fn fill_slots(&mut self) {
         while !self.paused && self.busy < self.worker.slots as usize {
             let Some((assignment, loaded)) = self.queue.pop_front() else { return };
+            let threads = match self.threads.handle() {
+                Ok(threads) => threads.clone(),
+                Err(lacking) => return self.cannot_begin(assignment, &loaded, &lacking),
+            };
             let Some(entry) = self.entries.get_mut(&assignment) else { continue };
             entry.runs += 1;
             let (signals, attempt) = (Arc::new(Signals::default()), loaded.state.attempt + 1);
@@ -301,7 +302,7 @@ impl Shift {
                 running,
                 signals: signals.clone(),
             };
-            let abort = self.running.spawn_on(attempt.run(), &self.handlers);
+            let abort = self.running.spawn_on(attempt.run(), &threads);
             let slot = InSlot { loaded, signals, abort, since: Instant::now(), shown: false };
             entry.stage = Stage::Running(slot);
             self.busy += 1;
