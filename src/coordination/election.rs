@@ -1,7 +1,8 @@
 //! Leader election by ephemeral sequential znodes (ZooKeeper documentation, "Recipes and Solutions: Leader Election").
 //!
 //! 1. A candidate creates `<root>/<name>-<uid>-` as an ephemeral sequential znode; ZooKeeper appends a number.
-//! 2. It lists the candidates. The lowest number leads.
+//! 2. It lists the candidates. The lowest number leads, of those that a session owns: a persistent znode, made by hand or
+//!    restored from a backup, is no candidate, or it would end leadership for good.
 //! 3. Any other watches only the candidate right before it, so that one death wakes one process, and lists again when
 //!    the watch fires.
 //! 4. A candidate that is absent from the list has lost its znode and must join again; it never concludes that nobody
@@ -10,11 +11,24 @@
 //! Winning is an opinion of the past: every write of a leader carries [`Leadership::guard`], and ZooKeeper refuses it
 //! once the znode is gone. The crate's own `Client::lock` is not used; it can leak its znode and then wait behind it.
 
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use tokio::time::{sleep, timeout};
+use tracing::warn;
+
 use super::ephemeral;
-use super::failure::Failure;
+use super::failure::{Failure, Refusal};
 use super::op::Op;
 use super::paths;
+use super::patience::Patience;
 use super::session::Session;
+use super::watch::NodeWatch;
+
+/// How long to wait before looking again where no watch can be set.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+/// How often to look though no watch has fired: none does once the znode may not be read any more.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// A place in the queue.
 #[derive(Debug)]
@@ -62,18 +76,35 @@ impl Candidacy {
     ///
     /// Errors: session over.
     pub async fn won(self) -> Result<Election, Failure> {
+        let (mut patience, mut ignored) = (Patience::default(), HashSet::new());
         loop {
-            match self.look().await {
+            match self.look(&mut ignored).await {
                 Ok(Look::First) => return Ok(Election::Won(Leadership { candidacy: self })),
                 Ok(Look::Absent) => return Ok(Election::Removed),
-                Ok(Look::Behind(watch)) => watch.fired().await,
+                Ok(Look::Behind(watch)) => {
+                    patience.succeeded();
+                    let _ = timeout(LOOK_EVERY, watch.fired()).await;
+                }
+                Ok(Look::Unsure(path, refusal)) => {
+                    if let Some(lasted) = patience.failed(Instant::now()) {
+                        warn!(path, %refusal, ?lasted, "waiting for a candidate that may not be read; mend its ACL, or delete it");
+                    }
+                    sleep(LOOK_AGAIN).await;
+                }
                 Err(Failure::SessionOver(cause)) => return Err(Failure::SessionOver(cause)),
-                Err(Failure::Unknown(_) | Failure::Refused(_)) => self.session.settle().await?,
+                Err(failure) => {
+                    if let Some(lasted) = patience.failed(Instant::now()) {
+                        warn!(root = self.root, %failure, ?lasted, "cannot tell who stands before us: still trying");
+                    }
+                    self.session.settle().await?;
+                    sleep(LOOK_AGAIN).await;
+                }
             }
         }
     }
 
-    async fn look(&self) -> Result<Look, Failure> {
+    /// `ignored`: what was found to be no candidate, so that each is named once.
+    async fn look(&self, ignored: &mut HashSet<String>) -> Result<Look, Failure> {
         // A server that lags behind could still show a predecessor that is gone, or not show us.
         self.session.sync().await?;
         let names = self.session.children(&self.root).await?.unwrap_or_default();
@@ -82,12 +113,31 @@ impl Candidacy {
             return Ok(Look::Absent);
         };
         let before = names.iter().filter_map(|n| Some((paths::sequence(n)?, n))).filter(|(number, _)| *number < own);
-        let Some((_, before)) = before.max() else { return Ok(Look::First) };
-        let (node, watch) = self.session.watch_node(&paths::join(&self.root, before)).await?;
-        match node {
-            Some(_) => Ok(Look::Behind(watch)),
-            None => Box::pin(self.look()).await, // gone since the listing
+        let mut before: Vec<(u32, &String)> = before.collect();
+        before.sort_unstable();
+        for (_, name) in before.into_iter().rev() {
+            let path = paths::join(&self.root, name);
+            let (owner, watch) = match self.session.watch_node(&path).await {
+                Ok((node, watch)) => (node.map(|node| node.owner), Ok(watch)),
+                Err(Failure::Refused(refusal)) => match self.session.owner(&path).await {
+                    // One of which nobody says whether it has an owner may lead: it is waited for.
+                    Err(Failure::Refused(_)) => return Ok(Look::Unsure(path, refusal)),
+                    owner => (owner?, Err(refusal)),
+                },
+                Err(failure) => return Err(failure),
+            };
+            match (owner, watch) {
+                (Some(0), _) => {
+                    if ignored.insert(path.clone()) {
+                        warn!(path, "ignoring a persistent znode among the candidates; delete it");
+                    }
+                }
+                (Some(_), Ok(watch)) => return Ok(Look::Behind(watch)),
+                (Some(_), Err(refusal)) => return Ok(Look::Unsure(path, refusal)),
+                (None, _) => {} // gone since the listing
+            }
         }
+        Ok(Look::First)
     }
 
     /// Leaves the queue. The znode is deleted by its exact path, until it is gone or the session over.
@@ -107,8 +157,10 @@ impl Candidacy {
 
 enum Look {
     First,
-    Behind(super::watch::NodeWatch),
+    Behind(NodeWatch),
     Absent,
+    /// There is one before us that may not be read, and so not be watched.
+    Unsure(String, Refusal),
 }
 
 impl Leadership {
@@ -128,9 +180,10 @@ impl Leadership {
         async move {
             loop {
                 match session.watch_node(&path).await {
-                    Ok((Some(_), watch)) => watch.fired().await,
-                    Ok((None, _)) | Err(Failure::SessionOver(_)) => return,
-                    Err(Failure::Unknown(_) | Failure::Refused(_)) => {
+                    Ok((Some(_), watch)) => drop(timeout(LOOK_EVERY, watch.fired()).await),
+                    // What may not be read passes no check either.
+                    Ok((None, _)) | Err(Failure::SessionOver(_) | Failure::Refused(_)) => return,
+                    Err(Failure::Unknown(_)) => {
                         if session.settle().await.is_err() {
                             return;
                         }

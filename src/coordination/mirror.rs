@@ -23,6 +23,7 @@ use tracing::{debug, warn};
 use super::failure::Failure;
 use super::op::{Answer, MULTI_OPS_MAX, Node};
 use super::paths;
+use super::patience::Patience;
 use super::reader::Appetite;
 use super::session::Session;
 use super::watch::{Event, TreeWatch};
@@ -135,16 +136,22 @@ impl Follower {
     async fn run(mut self) {
         let mut status = self.session.status();
         let mut watch: Option<(TreeWatch, u64)> = None; // and the epoch in which it was set
+        let mut patience = Patience::default();
         loop {
             if self.session.connected().await.is_err() {
                 return;
             }
             let epoch = status.borrow_and_update().epoch;
             match self.reconcile(&mut watch, epoch).await {
-                Ok(()) => {}
+                Ok(()) => patience.succeeded(),
                 Err(Failure::SessionOver(_)) => return,
                 Err(failure) => {
-                    debug!(root = %self.root, %failure, "cannot reconcile: trying again");
+                    match patience.failed(std::time::Instant::now()) {
+                        Some(lasted) => {
+                            warn!(root = %self.root, %failure, ?lasted, "cannot read what is below: still trying")
+                        }
+                        None => debug!(root = %self.root, %failure, "cannot reconcile: trying again"),
+                    }
                     self.leaves.clear();
                     sleep(Duration::from_millis(50)).await;
                     continue;

@@ -8,6 +8,7 @@
 //! | [`session`] | connecting, the session's life, reads and multis |
 //! | [`clock`] | what time it is by ZooKeeper's clock |
 //! | [`lease`] | how long a process may trust its session |
+//! | [`patience`] | when what is tried again and again is worth a word |
 //! | [`paths`] | joining and splitting znode paths, sequence numbers |
 //! | [`watch`] | one-shot and recursive watches, within a budget |
 //! | [`commit`] | group commit: many transactions in one multi |
@@ -33,6 +34,7 @@ pub mod membership;
 pub mod mirror;
 pub mod op;
 pub mod paths;
+pub mod patience;
 pub mod reader;
 pub mod rendezvous;
 pub mod session;
@@ -46,5 +48,6 @@ pub use lease::Lease;
 pub use membership::Registration;
 pub use mirror::{Change, Mirror, Scope};
 pub use op::{Answer, MultiFailure, Node, Op};
+pub use patience::Patience;
 pub use reader::{Reader, read_all};
 pub use session::{Session, State, Status};

@@ -300,6 +300,14 @@ impl Session {
         }
     }
 
+    /// The session that owns a znode, 0 where it has none; `None` where it is absent. Old servers (3.8.0) tell it even of a
+    /// znode that may not be read.
+    pub async fn owner(&self, path: &str) -> Result<Option<i64>, Failure> {
+        let (client, _permit) = self.begin(path.len()).await?;
+        let stat = client.check_stat(path).await.map_err(classify)?;
+        Ok(stat.map(|stat| stat.ephemeral_owner))
+    }
+
     /// The names of the children in no order, or `None` where the znode is absent.
     pub async fn children(&self, path: &str) -> Result<Option<Vec<String>>, Failure> {
         loop {

@@ -62,6 +62,7 @@ pub struct NodeWatch {
 
 impl NodeWatch {
     /// Completes when the znode was created, changed or deleted, or the session is over. What happened is to be read.
+    /// Never, where the znode may not be read any more: ZooKeeper tells nothing of such (ZOOKEEPER-4799).
     pub async fn fired(self) {
         self.watcher.changed().await;
     }

@@ -4,7 +4,7 @@ use herdsman::coordination::election::Election;
 use herdsman::coordination::{Candidacy, Failure, Leadership, MultiFailure, Op, Refusal, Session, State};
 use herdsman::faults::line::{Line, MULTI};
 
-use crate::support::{LIMIT, children, connect, fresh_config, node, through, until, zookeeper};
+use crate::support::{LIMIT, children, connect, forbid, fresh_config, node, through, until, zookeeper};
 
 async fn root(session: &Session) {
     session.write(Op::Create { path: "/master".to_owned(), data: Vec::new() }).await.expect("created");
@@ -152,4 +152,47 @@ async fn resigning_deletes_the_znode_also_when_the_reply_is_lost() {
     leadership.resign().await;
     assert_eq!(line.replies_cut(), 1);
     assert!(children(&observer, "/master").await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_persistent_znode_with_the_lowest_number_ends_no_leadership() {
+    let config = fresh_config();
+    let sessions = [connect(&config).await, connect(&config).await, connect(&config).await];
+    root(&sessions[0]).await;
+    let slip = |name: &str| Op::Create { path: format!("/master/{name}"), data: b"{}".to_vec() };
+    // Numbers are given by how many there were: 0 and 1 by hand, then 2, 3, and 4.
+    for name in ["old-0badcafe-0000000000", "old-0badcafe-0000000001"] {
+        sessions[0].write(slip(name)).await.expect("created");
+    }
+    let leader = win(enter(&sessions[0], "a").await).await;
+    let second = enter(&sessions[1], "b").await;
+    sessions[0].write(slip("old-0badcafe-0000000003x")).await.expect("created"); // no number
+    let (mut second, mut third) = (pin!(win(second)), pin!(win(enter(&sessions[2], "c").await)));
+    still_waits(&sessions[1], &mut second).await;
+    still_waits(&sessions[2], &mut third).await;
+    leader.resign().await;
+    let leader = second.await;
+    still_waits(&sessions[2], &mut third).await;
+    leader.resign().await;
+    third.await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_candidate_that_may_not_be_read_is_waited_for_where_it_has_an_owner() {
+    let config = fresh_config();
+    let sessions = [connect(&config).await, connect(&config).await];
+    root(&sessions[0]).await;
+    let old = Op::Create { path: "/master/old-0000000000".to_owned(), data: Vec::new() };
+    sessions[0].write(old).await.expect("created");
+    forbid(&config, "/master/old-0000000000").await;
+    let leader = win(enter(&sessions[0], "a").await).await;
+    forbid(&config, leader.path()).await;
+    let mut second = pin!(win(enter(&sessions[1], "b").await));
+    still_waits(&sessions[1], &mut second).await;
+    // What it may not read itself passes its check no more: it steps down.
+    let refused = sessions[0].multi(&[leader.guard()]).await.expect_err("not authorized");
+    assert_eq!(refused.at, Some(0), "{refused}");
+    leader.lost().await;
+    leader.resign().await; // deleting is its parent's right
+    second.await;
 }

@@ -132,6 +132,7 @@ async fn malformed_znodes_of_others_stall_neither_the_master_nor_anybodys_task()
     until("it leads", async || leader(&session).await.is_some()).await;
     let garbage = [
         ("/master/foreign", "x"),
+        ("/master/old-0badcafe-0000000000", r#"{"name":"old","host":"h","pid":1}"#), // before everybody, for ever
         ("/workers/foreign", "{\"slots\":\"many\"}"),
         ("/workers/empty", ""),
         ("/tasks/not json", ""),
