@@ -89,6 +89,7 @@ impl Mirror {
             changes: sender,
             requests,
             answers: 0,
+            appetite: Appetite::default(),
             leaves: HashSet::new(),
             unreadable: HashSet::new(),
         };
@@ -116,6 +117,7 @@ struct Follower {
     changes: mpsc::Sender<Vec<Change>>,
     requests: mpsc::UnboundedReceiver<u64>,
     answers: u64,
+    appetite: Appetite,
     /// The znodes at the lowest level that were handed over, where the scope says that they are remembered.
     leaves: HashSet<String>,
     /// Which znodes were named because they may not be read.
@@ -203,7 +205,6 @@ impl Follower {
     }
 
     async fn read_everything(&mut self) -> Result<Option<Vec<(String, Option<Node>)>>, Failure> {
-        let mut appetite = Appetite::default();
         let (mut all, mut level) = (Vec::new(), vec![String::new()]);
         for depth in 0..self.scope.levels {
             let mut below = Vec::new();
@@ -229,20 +230,14 @@ impl Follower {
                 below = unknown;
                 all.extend(Vec::into_iter(known).map(|path| (path, None)));
             }
-            let mut rest = &below[..];
-            while !rest.is_empty() {
-                let (now, later) = rest.split_at(appetite.bite().min(rest.len()));
-                let paths: Vec<String> = now.iter().map(|p| self.absolute(p)).collect();
-                let nodes = self.session.get_many(&paths).await?;
-                appetite.learn(&nodes);
-                for (path, node) in now.iter().zip(nodes) {
-                    let Some(node) = self.readable(path, node) else { continue }; // or deleted since the listing
-                    if !lowest {
-                        level.push(path.clone());
-                    }
-                    all.push((path.clone(), Some(node)));
+            let paths: Vec<String> = below.iter().map(|p| self.absolute(p)).collect();
+            let nodes = self.appetite.read(&self.session, &paths).await?;
+            for (path, node) in below.into_iter().zip(nodes) {
+                let Some(node) = self.readable(&path, node) else { continue }; // or deleted since the listing
+                if !lowest {
+                    level.push(path.clone());
                 }
-                rest = later;
+                all.push((path, Some(node)));
             }
         }
         if self.scope.remember_leaves {
@@ -325,24 +320,14 @@ impl Follower {
             }
             changes.push(change);
         }
-        let mut appetite = Appetite::default();
-        let mut rest = &wanted[..];
-        while !rest.is_empty() {
-            let (now, later) = rest.split_at(appetite.bite().min(rest.len()));
-            let paths: Vec<String> = now.iter().map(|(_, path)| self.absolute(path)).collect();
-            let nodes = self.session.get_many(&paths).await?;
-            appetite.learn(&nodes);
-            for ((at, path), read) in now.iter().zip(nodes) {
-                match (&mut changes[*at], self.readable(path, read)) {
-                    (Change::Created(_, node) | Change::Changed(_, node), Some(read)) => *node = Some(read),
-                    (change @ (Change::Created(..) | Change::Changed(..)), None) => {
-                        let (Change::Created(path, _) | Change::Changed(path, _)) = change else { continue };
-                        *change = Change::Deleted(std::mem::take(path));
-                    }
-                    (Change::Snapshot { .. } | Change::Deleted(_) | Change::RootGone, _) => {}
-                }
+        let paths: Vec<String> = wanted.iter().map(|(_, path)| self.absolute(path)).collect();
+        let nodes = self.appetite.read(&self.session, &paths).await?;
+        for ((at, path), read) in wanted.into_iter().zip(nodes) {
+            match (&mut changes[at], self.readable(&path, read)) {
+                (Change::Created(_, node) | Change::Changed(_, node), Some(read)) => *node = Some(read),
+                (change @ (Change::Created(..) | Change::Changed(..)), None) => *change = Change::Deleted(path),
+                (Change::Snapshot { .. } | Change::Deleted(_) | Change::RootGone, _) => {}
             }
-            rest = later;
         }
         if self.scope.remember_leaves {
             changes.iter().for_each(|change| self.remember(change));

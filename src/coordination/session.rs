@@ -330,7 +330,7 @@ impl Session {
     /// Many znodes in one request: all at one moment, in the order asked for. Each answers for itself, so that one that may
     /// not be read takes none of its neighbours with it. How large the answer is only the caller can limit; see
     /// [`read_all`](super::reader::read_all).
-    pub async fn get_many(&self, paths: &[String]) -> Result<Vec<Answer<Node>>, Failure> {
+    pub async fn get_many(&self, paths: &[impl AsRef<str>]) -> Result<Vec<Answer<Node>>, Failure> {
         loop {
             match self.try_get_many(paths).await {
                 Err(Failure::Unknown(_)) => self.settle().await?,
@@ -339,11 +339,11 @@ impl Session {
         }
     }
 
-    async fn try_get_many(&self, paths: &[String]) -> Result<Vec<Answer<Node>>, Failure> {
-        let (client, _permit) = self.begin(paths.iter().map(String::len).sum()).await?;
+    async fn try_get_many(&self, paths: &[impl AsRef<str>]) -> Result<Vec<Answer<Node>>, Failure> {
+        let (client, _permit) = self.begin(paths.iter().map(|path| path.as_ref().len()).sum()).await?;
         let mut multi = client.new_multi_reader();
         for path in paths {
-            multi.add_get_data(path).map_err(classify)?;
+            multi.add_get_data(path.as_ref()).map_err(classify)?;
         }
         let results = multi.commit().await.map_err(classify)?;
         let node = |result| match result {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::{Client, ClientError, Finished, Selected};
-use crate::coordination::Failure;
+use crate::coordination::{Failure, read_all};
 use crate::records::tree::task_number;
 use crate::records::{Live, TaskId, json_to_bytes};
 
@@ -60,7 +60,7 @@ impl Client {
             };
             for some in outstanding.chunks(500) {
                 let paths: Vec<String> = some.iter().map(TaskId::live_path).collect();
-                for (task, node) in some.iter().zip(self.session().get_many(&paths).await?) {
+                for (task, node) in some.iter().zip(read_all(self.session(), &paths).await?) {
                     if let Ok(Some(node)) = node
                         && let Ok(live) = Live::from_json(&node.data)
                     {

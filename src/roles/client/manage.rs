@@ -8,7 +8,7 @@ use tokio::time::sleep;
 
 use super::health::somebody_leads;
 use super::{Client, ClientError, Selected, close};
-use crate::coordination::{CommitError, Committer, Failure, Op, Reader, Refusal, paths};
+use crate::coordination::{CommitError, Committer, Failure, Op, Reader, Refusal, paths, read_all};
 use crate::records::tree::{later_job, task_number};
 use crate::records::{JobId, JobRecord, Outcome, OutcomeStatus, TaskId, TaskState, Withdrawn};
 use crate::roles::unsuccessful;
@@ -194,7 +194,7 @@ impl Client {
         let mut dead = Vec::new();
         for some in self.tasks(selected).await?.chunks(500) {
             let paths: Vec<String> = some.iter().map(TaskId::path).collect();
-            let nodes = self.session().get_many(&paths).await?;
+            let nodes = read_all(self.session(), &paths).await?;
             let found = some.iter().zip(nodes).filter_map(|(task, node)| {
                 let node = node.ok()??;
                 let state = TaskState::from_json(&node.data).ok().filter(|state| state.dead)?;

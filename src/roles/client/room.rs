@@ -11,8 +11,7 @@ use tokio::time::sleep;
 use tracing::warn;
 
 use super::ClientError;
-use crate::coordination::op::MULTI_OPS_MAX;
-use crate::coordination::{Failure, Session, paths};
+use crate::coordination::{Failure, Session, paths, read_all};
 use crate::records::tree::DATA;
 
 /// How many tasks may be submitted before the next look.
@@ -130,11 +129,6 @@ async fn look(session: Session, pause: Duration) -> Result<usize, Failure> {
     sleep(pause).await;
     let jobs = session.children(DATA).await?.unwrap_or_default();
     let paths: Vec<String> = jobs.iter().map(|job| paths::join(DATA, job)).collect();
-    let mut tasks = 0;
-    for some in paths.chunks(MULTI_OPS_MAX) {
-        let nodes = session.get_many(some).await?;
-        tasks +=
-            nodes.iter().flatten().flatten().map(|node| usize::try_from(node.children).unwrap_or(0)).sum::<usize>();
-    }
-    Ok(tasks)
+    let nodes = read_all(&session, &paths).await?;
+    Ok(nodes.iter().flatten().flatten().map(|node| usize::try_from(node.children).unwrap_or(0)).sum())
 }

@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use super::{Client, ClientError};
+use crate::coordination::read_all;
 use crate::records::JobId;
 use crate::records::tree::TASKS;
 
@@ -87,12 +88,10 @@ impl Client {
         session.sync().await?;
         let names = session.children(TASKS).await?.ok_or(ClientError::NoHerd)?;
         let jobs: Vec<JobId> = names.iter().filter_map(|name| name.parse().ok()).collect();
-        let mut found = Vec::new();
-        for some in jobs.chunks(100) {
-            let paths: Vec<String> = some.iter().map(JobId::path).collect();
-            let nodes = session.get_many(&paths).await?;
-            found.extend(some.iter().zip(nodes).filter_map(|(job, node)| Some((node.ok()??.czxid, job.clone()))));
-        }
+        let paths: Vec<String> = jobs.iter().map(JobId::path).collect();
+        let nodes = read_all(session, &paths).await?;
+        let mut found: Vec<(i64, JobId)> =
+            jobs.into_iter().zip(nodes).filter_map(|(job, node)| Some((node.ok()??.czxid, job))).collect();
         found.sort_unstable();
         Ok(found.into_iter().map(|(_, job)| job).collect())
     }
