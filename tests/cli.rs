@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use herdsman::coordination::Op;
+use herdsman::faults::line::Line;
 use support::{LIMIT, zookeeper};
 
 /// A chroot with processes in it; they are killed when the test ends.
@@ -390,6 +391,34 @@ fn an_unreachable_server_is_exit_code_4_for_each_program() {
         assert!(text.contains("error: cannot reach ZooKeeper at 127.0.0.1:1 within 10s"), "{text}");
         assert!(text.contains("hint: start a local one with `scenarios/zookeeper start`"), "{text}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_without_zookeeper_says_so_every_few_seconds_and_is_back_soon() {
+    let mut herd = Herd::new();
+    let line = Line::to(zookeeper()).await.expect("a port");
+    let (_, chroot) = herd.zookeeper.split_once('/').expect("it has a chroot");
+    let through = format!("{}/{chroot}", line.address());
+    let far = herd.start(env!("CARGO_BIN_EXE_worker"), &["--zookeeper", &through]);
+    let stderr = herd.processes[far].stderr.take().expect("piped");
+    let (sender, said) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let lines = std::io::BufRead::lines(std::io::BufReader::new(stderr));
+        lines.map_while(Result::ok).for_each(|line| drop(sender.send(line)));
+    });
+    let says = |what: &str| {
+        let began = Instant::now();
+        while !said.recv_timeout(LIMIT).unwrap_or_else(|_| panic!("it never says: {what}")).contains(what) {
+            assert!(began.elapsed() < LIMIT, "not within {LIMIT:?}: {what}");
+        }
+        began.elapsed()
+    };
+    says("registered");
+    line.cut();
+    says("cannot reach ZooKeeper: still trying");
+    line.mend();
+    let back = says("registered");
+    assert!(back < Duration::from_secs(5), "{back:?}");
 }
 
 #[test]

@@ -142,16 +142,8 @@ impl Candidacy {
 
     /// Leaves the queue. The znode is deleted by its exact path, until it is gone or the session over.
     pub async fn withdraw(&self) {
-        loop {
-            match self.session.write(Op::Delete { path: self.path.clone(), version: None }).await {
-                Err(Failure::Unknown(_)) => {
-                    if self.session.settle().await.is_err() {
-                        return;
-                    }
-                }
-                Ok(_) | Err(Failure::Refused(_) | Failure::SessionOver(_)) => return,
-            }
-        }
+        // Refused where it is gone already; and nobody is left to hear of anything else.
+        let _ = self.session.insist(Op::Delete { path: self.path.clone(), version: None }).await;
     }
 }
 
@@ -182,12 +174,7 @@ impl Leadership {
                 match session.watch_node(&path).await {
                     Ok((Some(_), watch)) => drop(timeout(LOOK_EVERY, watch.fired()).await),
                     // What may not be read passes no check either.
-                    Ok((None, _)) | Err(Failure::SessionOver(_) | Failure::Refused(_)) => return,
-                    Err(Failure::Unknown(_)) => {
-                        if session.settle().await.is_err() {
-                            return;
-                        }
-                    }
+                    Ok((None, _)) | Err(_) => return,
                 }
             }
         }

@@ -3,7 +3,7 @@
 use super::failure::{Failure, Refusal};
 use super::op::Op;
 use super::paths;
-use super::session::Session;
+use super::session::{LOST_MAX, Session};
 
 /// Creates an ephemeral znode at `path`, or, if `sequential`, at `path` with a number appended; returns its path.
 ///
@@ -13,17 +13,22 @@ use super::session::Session;
 /// Errors: refused, or session over.
 pub async fn create(session: &Session, path: &str, data: &[u8], sequential: bool) -> Result<String, Failure> {
     let op = Op::CreateEphemeral { path: path.to_owned(), data: data.to_vec(), sequential };
-    let mut unanswered = false;
+    let mut unanswered = 0;
     loop {
-        match session.write(op.clone()).await {
+        let refused = match session.write(op.clone()).await {
             Ok(created) => return Ok(created.unwrap_or_else(|| path.to_owned())),
-            Err(Failure::Unknown(_)) => unanswered = true,
-            Err(Failure::Refused(Refusal::NodeExists)) if unanswered => {}
+            Err(Failure::Unknown(cause)) if unanswered == LOST_MAX => return Err(session.give_up(&cause)),
+            Err(Failure::Unknown(_)) => None,
+            // By an earlier try of ours, or by a znode of that name that is another's.
+            Err(failure @ Failure::Refused(Refusal::NodeExists)) if unanswered > 0 => Some(failure),
             Err(failure) => return Err(failure),
-        }
+        };
+        unanswered += 1;
         session.settle().await?;
-        if let Some(found) = find(session, path, sequential).await? {
-            return Ok(found);
+        match (find(session, path, sequential).await?, refused) {
+            (Some(found), _) => return Ok(found),
+            (None, Some(failure)) => return Err(failure),
+            (None, None) => {}
         }
     }
 }

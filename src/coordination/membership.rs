@@ -42,25 +42,17 @@ impl Registration {
     /// Errors: session over, or refused otherwise.
     pub async fn leave(&self, version: i32) -> Result<bool, Failure> {
         let delete = Op::Delete { path: self.path.clone(), version: Some(version) };
-        loop {
-            match self.session.write(delete.clone()).await {
-                Ok(_) | Err(Failure::Refused(Refusal::NoNode)) => return Ok(true),
-                Err(Failure::Refused(Refusal::BadVersion)) => return Ok(false),
-                Err(Failure::Unknown(_)) => self.session.settle().await?,
-                Err(failure) => return Err(failure),
-            }
+        match self.session.insist(delete).await {
+            Ok(_) | Err(Failure::Refused(Refusal::NoNode)) => Ok(true),
+            Err(Failure::Refused(Refusal::BadVersion)) => Ok(false),
+            Err(failure) => Err(failure),
         }
     }
 
-    /// Reads the znode and watches it; `None` once it is gone. A read whose answer was lost is repeated.
+    /// Reads the znode and watches it; `None` once it is gone.
     ///
     /// Errors: session over, or refused.
     pub async fn read(&self) -> Result<(Option<Node>, NodeWatch), Failure> {
-        loop {
-            match self.session.watch_node(&self.path).await {
-                Err(Failure::Unknown(_)) => self.session.settle().await?,
-                done => return done,
-            }
-        }
+        self.session.watch_node(&self.path).await
     }
 }

@@ -285,11 +285,14 @@ impl Follower {
             {
                 events.push(event);
             }
+            let root_is_back = events.iter().any(|event| matches!(event, Event::Created(path) if *path == self.root));
             match self.interpret(events).await {
-                Ok(changes) if changes.is_empty() => {}
                 Ok(changes) => {
-                    if self.changes.send(changes).await.is_err() {
+                    if !changes.is_empty() && self.changes.send(changes).await.is_err() {
                         return Pause::End;
+                    }
+                    if root_is_back {
+                        return Pause::Doubt; // whoever waits for a snapshot had none without it
                     }
                 }
                 Err(failure) => {

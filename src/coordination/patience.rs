@@ -7,9 +7,16 @@ const FIRST: Duration = Duration::from_secs(1);
 const EVERY: Duration = Duration::from_secs(5);
 
 /// Follows a stretch of failures.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Patience {
+    first: Duration,
     stretch: Option<Stretch>,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Patience { first: FIRST, stretch: None }
+    }
 }
 
 #[derive(Debug)]
@@ -19,9 +26,14 @@ struct Stretch {
 }
 
 impl Patience {
+    /// Where already the first failure is to be spoken of.
+    pub fn none() -> Self {
+        Patience { first: Duration::ZERO, stretch: None }
+    }
+
     /// It failed, perhaps again, at `now`: for how long it has by then, where that is to be said now.
     pub fn failed(&mut self, now: Instant) -> Option<Duration> {
-        let stretch = self.stretch.get_or_insert(Stretch { began: now, due: now + FIRST });
+        let stretch = self.stretch.get_or_insert(Stretch { began: now, due: now + self.first });
         if now < stretch.due {
             return None;
         }
@@ -50,5 +62,6 @@ mod tests {
         patience.succeeded();
         assert_eq!(patience.failed(start + Duration::from_secs(60)), None, "another stretch");
         assert_eq!(patience.failed(start + Duration::from_secs(90)), Some(Duration::from_secs(30)));
+        assert_eq!(Patience::none().failed(start), Some(Duration::ZERO));
     }
 }

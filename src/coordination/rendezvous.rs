@@ -133,12 +133,10 @@ impl Member {
     /// Completes when `point` is called.
     pub async fn called(&self, point: u32) -> Result<(), Missed> {
         loop {
-            match self.session.watch_node(&self.calls).await {
-                Ok((Some(node), _)) if from_data(&node.data) >= point => return Ok(()),
-                Ok((None, _)) => return Err(Missed::Gone(self.calls.clone())),
-                Ok((Some(_), watch)) => watch.fired().await,
-                Err(Failure::Unknown(_)) => self.session.settle().await?,
-                Err(failure) => return Err(failure.into()),
+            match self.session.watch_node(&self.calls).await? {
+                (Some(node), _) if from_data(&node.data) >= point => return Ok(()),
+                (None, _) => return Err(Missed::Gone(self.calls.clone())),
+                (Some(_), watch) => watch.fired().await,
             }
         }
     }
@@ -165,12 +163,7 @@ async fn named<'m>(watch: &mut TreeWatch, late: &HashSet<&'m str>) -> Result<Vec
 /// Setting the same point twice is as good as once.
 async fn set(session: &Session, path: &str, point: u32) -> Result<(), Failure> {
     let op = Op::Set { path: path.to_owned(), data: to_data(point), version: None };
-    loop {
-        match session.write(op.clone()).await {
-            Err(Failure::Unknown(_)) => session.settle().await?,
-            done => return done.map(drop),
-        }
-    }
+    session.insist(op).await.map(drop)
 }
 
 fn to_data(point: u32) -> Vec<u8> {

@@ -8,6 +8,7 @@
 //! acknowledged renews the [`Lease`], and an idle session proves its life with a sync every T/10; [`Session::close`]
 //! waits until the server has removed the ephemerals; moments are those of ZooKeeper's [`Clock`], which every write tells.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, Weak};
 use std::time::{Duration, Instant, SystemTime};
@@ -19,16 +20,23 @@ use tracing::{debug, info, warn};
 use zookeeper_client as zk;
 
 use super::clock::{Clock, News, wall_ms};
-use super::connect::{ConnectError, SessionConfig};
+use super::connect::{ConnectError, ConnectString, SessionConfig};
 use super::failure::{Failure, Refusal, classify};
 use super::lease::Lease;
 use super::op::{Answer, MultiFailure, Node, Op, REQUEST_BYTES_MAX};
 use super::paths;
+use super::patience::Patience;
 use super::watch::Budget;
 
 /// Permits for requests in flight; each stands for one request or 16 KiB of a larger one.
 const IN_FLIGHT_MAX: u32 = 256;
 const BYTES_PER_PERMIT: usize = 16 * 1024;
+/// How many answers to one call may be lost in a row. It takes as many connections, each of which answered a sync.
+pub(super) const LOST_MAX: u32 = 10;
+
+/// When it is said that there is no connection, and how often then.
+const COMPLAIN_AFTER: Duration = Duration::from_secs(5);
+const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 
 /// Whether a session has a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,20 +92,27 @@ impl Session {
         let deadline = tokio::time::Instant::now() + within;
         let servers = config.zookeeper.servers();
         let dialled = config.zookeeper.dialled();
-        let (client, sent_at) = loop {
-            let sent_at = Instant::now();
-            let connector = zk::Client::connector().with_session_timeout(config.session_timeout).with_fail_eagerly();
-            match timeout_at(deadline, connector.connect(&dialled)).await {
-                Ok(Ok(client)) => break (client, sent_at),
-                Ok(Err(error)) => debug!(%servers, %error, "cannot connect"),
-                Err(_) => {}
+        let dial = async {
+            loop {
+                let sent_at = Instant::now();
+                let connector =
+                    zk::Client::connector().with_session_timeout(config.session_timeout).with_fail_eagerly();
+                match timeout_at(deadline, connector.connect(&dialled)).await {
+                    Ok(Ok(client)) => return Ok((client, sent_at)),
+                    Ok(Err(error)) => debug!(%servers, %error, "cannot connect"),
+                    Err(_) => {}
+                }
+                let pause = Duration::from_millis(rand::rng().random_range(50..1000));
+                if tokio::time::Instant::now() + pause >= deadline {
+                    let cause = config.zookeeper.diagnose().await;
+                    return Err(ConnectError::Unreachable { servers: servers.clone(), within, cause });
+                }
+                sleep(pause).await;
             }
-            let pause = Duration::from_millis(rand::rng().random_range(50..1000));
-            if tokio::time::Instant::now() + pause >= deadline {
-                let cause = config.zookeeper.diagnose().await;
-                return Err(ConnectError::Unreachable { servers, within, cause });
-            }
-            sleep(pause).await;
+        };
+        let (client, sent_at) = tokio::select! {
+            dialled = dial => dialled?,
+            never = complain(&config.zookeeper) => match never {},
         };
         let failed = |error| ConnectError::Failed { servers: servers.clone(), failure: classify(error) };
         let client = match config.zookeeper.chroot() {
@@ -172,19 +187,15 @@ impl Session {
     ///
     /// Where that write is refused, says so, and goes on by this machine's clock. Errors: session over.
     pub async fn learn_time(&self) -> Result<(), Failure> {
-        loop {
-            if self.inner.clock().now_ms(Instant::now()).is_some() {
-                return Ok(());
+        if self.inner.clock().now_ms(Instant::now()).is_some() {
+            return Ok(());
+        }
+        match self.repeat(|| self.ask_time()).await {
+            Err(Failure::Refused(refusal)) => {
+                warn!(%refusal, "ZooKeeper does not tell its time: going by the clock of this machine");
+                Ok(())
             }
-            match self.ask_time().await {
-                Ok(()) => return Ok(()),
-                Err(Failure::Refused(refusal)) => {
-                    warn!(%refusal, "ZooKeeper does not tell its time: going by the clock of this machine");
-                    return Ok(());
-                }
-                Err(Failure::Unknown(_)) => self.settle().await?,
-                Err(over) => return Err(over),
-            }
+            done => done,
         }
     }
 
@@ -221,10 +232,16 @@ impl Session {
     ///
     /// Errors: session over, if it ends first.
     pub async fn settle(&self) -> Result<(), Failure> {
+        let mut patience = Patience::default();
         loop {
             self.connected().await?;
             match self.sync().await {
-                Err(Failure::Unknown(_)) => sleep(Duration::from_millis(20)).await,
+                Err(Failure::Unknown(cause)) => {
+                    if let Some(lasted) = patience.failed(Instant::now()) {
+                        warn!(session = ?self, cause, ?lasted, "ZooKeeper acknowledges nothing: still trying");
+                    }
+                    sleep(Duration::from_millis(20)).await;
+                }
                 done => return done,
             }
         }
@@ -278,17 +295,44 @@ impl Session {
         Ok(results.pop().flatten())
     }
 
-    /// The znode, or `None` where it is absent.
+    /// One operation, sent again where its answer was lost: for one that does no harm twice. A refusal may be the effect of
+    /// the first try.
     ///
-    /// Reads change nothing, so one whose answer was lost is repeated: this and the next three fail only where the server
-    /// refuses or the session is over.
-    pub async fn get(&self, path: &str) -> Result<Option<Node>, Failure> {
+    /// Errors: refused, or session over.
+    pub async fn insist(&self, op: Op) -> Result<Option<String>, Failure> {
+        self.repeat(|| self.write(op.clone())).await
+    }
+
+    /// Makes a call until it is answered, as long as what was lost is made up for by [`Session::settle`].
+    pub(super) async fn repeat<T, F>(&self, call: impl Fn() -> F) -> Result<T, Failure>
+    where
+        F: Future<Output = Result<T, Failure>>,
+    {
+        let mut lost = 0;
         loop {
-            match self.try_get(path).await {
+            match call().await {
+                Err(Failure::Unknown(cause)) if lost == LOST_MAX => return Err(self.give_up(&cause)),
                 Err(Failure::Unknown(_)) => self.settle().await?,
                 done => return done,
             }
+            lost += 1;
         }
+    }
+
+    /// Ends a session that lives, and on which one call goes wrong each time: a new one may do better, and whoever uses this
+    /// one hears that it is over.
+    pub(super) fn give_up(&self, cause: &str) -> Failure {
+        warn!(session = ?self, cause, "giving the session up: a call was not answered {LOST_MAX} times in a row");
+        drop(self.inner.client.write().expect("no panic holds this lock").take());
+        Failure::SessionOver(format!("given up, as a call was not answered {LOST_MAX} times in a row: {cause}"))
+    }
+
+    /// The znode, or `None` where it is absent.
+    ///
+    /// Reads change nothing, so one whose answer was lost is repeated: all reads fail only where the server refuses or the
+    /// session is over.
+    pub async fn get(&self, path: &str) -> Result<Option<Node>, Failure> {
+        self.repeat(|| self.try_get(path)).await
     }
 
     async fn try_get(&self, path: &str) -> Result<Option<Node>, Failure> {
@@ -303,19 +347,17 @@ impl Session {
     /// The session that owns a znode, 0 where it has none; `None` where it is absent. Old servers (3.8.0) tell it even of a
     /// znode that may not be read.
     pub async fn owner(&self, path: &str) -> Result<Option<i64>, Failure> {
-        let (client, _permit) = self.begin(path.len()).await?;
-        let stat = client.check_stat(path).await.map_err(classify)?;
-        Ok(stat.map(|stat| stat.ephemeral_owner))
+        self.repeat(|| async move {
+            let (client, _permit) = self.begin(path.len()).await?;
+            let stat = client.check_stat(path).await.map_err(classify)?;
+            Ok(stat.map(|stat| stat.ephemeral_owner))
+        })
+        .await
     }
 
     /// The names of the children in no order, or `None` where the znode is absent.
     pub async fn children(&self, path: &str) -> Result<Option<Vec<String>>, Failure> {
-        loop {
-            match self.try_children(path).await {
-                Err(Failure::Unknown(_)) => self.settle().await?,
-                done => return done,
-            }
-        }
+        self.repeat(|| self.try_children(path)).await
     }
 
     async fn try_children(&self, path: &str) -> Result<Option<Vec<String>>, Failure> {
@@ -331,12 +373,7 @@ impl Session {
     /// not be read takes none of its neighbours with it. How large the answer is only the caller can limit; see
     /// [`read_all`](super::reader::read_all).
     pub async fn get_many(&self, paths: &[impl AsRef<str>]) -> Result<Vec<Answer<Node>>, Failure> {
-        loop {
-            match self.try_get_many(paths).await {
-                Err(Failure::Unknown(_)) => self.settle().await?,
-                done => return done,
-            }
-        }
+        self.repeat(|| self.try_get_many(paths)).await
     }
 
     async fn try_get_many(&self, paths: &[impl AsRef<str>]) -> Result<Vec<Answer<Node>>, Failure> {
@@ -356,12 +393,7 @@ impl Session {
 
     /// The children of many znodes in one request, in the order asked for; each answers for itself.
     pub async fn children_many(&self, paths: &[String]) -> Result<Vec<Answer<Vec<String>>>, Failure> {
-        loop {
-            match self.try_children_many(paths).await {
-                Err(Failure::Unknown(_)) => self.settle().await?,
-                done => return done,
-            }
-        }
+        self.repeat(|| self.try_children_many(paths)).await
     }
 
     async fn try_children_many(&self, paths: &[String]) -> Result<Vec<Answer<Vec<String>>>, Failure> {
@@ -405,6 +437,17 @@ impl Session {
         if timeout(Duration::from_secs(2), self.over()).await.is_err() {
             warn!(session = %format_args!("{:#x}", self.inner.id), "no answer to closing the session; it will time out");
         }
+    }
+}
+
+/// Says every few seconds that ZooKeeper cannot be reached, and why.
+async fn complain(zookeeper: &ConnectString) -> Infallible {
+    let began = Instant::now();
+    sleep(COMPLAIN_AFTER).await;
+    loop {
+        let cause = zookeeper.diagnose().await;
+        warn!(servers = zookeeper.servers(), cause, lasted = ?began.elapsed(), "cannot reach ZooKeeper: still trying");
+        sleep(COMPLAIN_EVERY).await;
     }
 }
 
@@ -454,13 +497,25 @@ async fn observe(mut states: zk::StateWatcher, status: watch::Sender<Status>, id
     let session = format!("{id:#x}");
     info!(%session, "session begun");
     let mut epoch = 0;
+    let mut lost: Option<Instant> = None;
     loop {
-        let state = match states.changed().await {
+        let changed = match lost {
+            None => states.changed().await,
+            Some(since) => match timeout(COMPLAIN_AFTER, states.changed()).await {
+                Ok(changed) => changed,
+                Err(_) => {
+                    warn!(%session, lasted = ?since.elapsed(), "no connection to ZooKeeper: still trying");
+                    continue;
+                }
+            },
+        };
+        let state = match changed {
             zk::SessionState::SyncConnected | zk::SessionState::ConnectedReadOnly => State::Connected,
             zk::SessionState::Disconnected => State::Disconnected,
             zk::SessionState::Expired | zk::SessionState::Closed | zk::SessionState::AuthFailed => State::Over,
         };
         epoch += 1;
+        lost = (state == State::Disconnected).then(|| lost.unwrap_or_else(Instant::now));
         status.send_replace(Status { state, epoch });
         match state {
             State::Connected => info!(%session, "connected again"),

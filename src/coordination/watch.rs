@@ -53,7 +53,7 @@ impl Drop for Share {
     }
 }
 
-/// A one-shot watch on one znode; it survives reconnects.
+/// A one-shot watch on one znode, or on the names of its children; it survives reconnects.
 #[derive(Debug)]
 pub struct NodeWatch {
     watcher: zk::OneshotWatcher,
@@ -61,7 +61,7 @@ pub struct NodeWatch {
 }
 
 impl NodeWatch {
-    /// Completes when the znode was created, changed or deleted, or the session is over. What happened is to be read.
+    /// Completes when what it watches for has happened, or the session is over. What happened is to be read.
     /// Never, where the znode may not be read any more: ZooKeeper tells nothing of such (ZOOKEEPER-4799).
     pub async fn fired(self) {
         self.watcher.changed().await;
@@ -113,7 +113,13 @@ impl TreeWatch {
 
 impl Session {
     /// Reads a znode and watches it; where it is absent, watches for its creation.
+    ///
+    /// Errors: refused, or session over.
     pub async fn watch_node(&self, path: &str) -> Result<(Option<Node>, NodeWatch), Failure> {
+        self.repeat(|| self.try_watch_node(path)).await
+    }
+
+    async fn try_watch_node(&self, path: &str) -> Result<(Option<Node>, NodeWatch), Failure> {
         let share = Share::take(self.budget(), path)?;
         let (client, _permit) = self.begin(path.len()).await?;
         loop {
@@ -130,6 +136,20 @@ impl Session {
                 Err(error) => return Err(classify(error)),
             }
         }
+    }
+
+    /// The names of a znode's children, and a watch that fires when one is created or deleted.
+    ///
+    /// Errors: refused, also where the znode is absent; or session over.
+    pub async fn watch_children(&self, path: &str) -> Result<(Vec<String>, NodeWatch), Failure> {
+        self.repeat(|| self.try_watch_children(path)).await
+    }
+
+    async fn try_watch_children(&self, path: &str) -> Result<(Vec<String>, NodeWatch), Failure> {
+        let share = Share::take(self.budget(), path)?;
+        let (client, _permit) = self.begin(path.len()).await?;
+        let (names, watcher) = client.list_and_watch_children(path).await.map_err(classify)?;
+        Ok((names, NodeWatch { watcher, _share: share }))
     }
 
     /// Watches a znode and everything below it, present or not.

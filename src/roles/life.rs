@@ -1,12 +1,14 @@
 //! What masters and workers have in common: a session, a role on it, and a new session when that one ends.
 
+use std::convert::Infallible;
+use std::future::pending;
 use std::time::{Duration, Instant};
 
 use rand::RngExt;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use crate::coordination::{ConnectError, Failure, Op, Refusal, Session, SessionConfig};
+use crate::coordination::{ConnectError, Failure, Op, Patience, Refusal, Session, SessionConfig, paths};
 use crate::records::tree::ROOTS;
 use crate::shutdown::Shutdown;
 
@@ -15,6 +17,9 @@ const FIRST_CONNECT: Duration = Duration::from_secs(10);
 const RECONNECT: Duration = Duration::from_secs(3600);
 /// A session that ends sooner is not followed by the next at once: whatever ended it may not have passed.
 const SHORT_LIVED: Duration = Duration::from_secs(5);
+
+/// How long to wait before looking again for the roots, where that failed.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// A role that a process plays on one session after another.
 pub trait Role {
@@ -30,33 +35,36 @@ pub trait Role {
 ///
 /// Errors: only where the very first session cannot be had.
 pub async fn run(mut role: impl Role, config: &SessionConfig, shutdown: &Shutdown) -> Result<(), ConnectError> {
-    let mut within = FIRST_CONNECT;
+    let (mut within, mut patience) = (FIRST_CONNECT, Patience::none());
     loop {
         let connected = tokio::select! {
             connected = Session::connect(config, within) => connected,
             () = shutdown.requested() => return Ok(()),
         };
-        let session = match connected {
-            Ok(session) => session,
-            Err(error) if within == RECONNECT => {
-                warn!(%error, "still trying");
-                continue;
-            }
-            Err(error) => return Err(error),
-        };
-        within = RECONNECT;
         let began = Instant::now();
-        let played = match create_roots(&session).await {
-            Ok(()) => role.play(&session, shutdown).await,
-            Err(failure) => Err(failure),
-        };
-        session.close().await;
-        match played {
-            Ok(()) => {
-                info!("{} stopped", role.title());
-                return Ok(());
+        match connected {
+            Err(error) if within == FIRST_CONNECT => return Err(error),
+            // Nobody answers, or what answers is not what we left: somebody may have removed the chroot.
+            Err(error) => {
+                if let Some(lasted) = patience.failed(began) {
+                    warn!(%error, ?lasted, "{} has no session: still trying", role.title());
+                }
             }
-            Err(failure) => warn!(%failure, "{} begins anew with a new session", role.title()),
+            Ok(session) => {
+                within = RECONNECT;
+                let played = play(&mut role, &session, shutdown).await;
+                session.close().await;
+                let Err(failure) = played else {
+                    info!("{} stopped", role.title());
+                    return Ok(());
+                };
+                if began.elapsed() >= SHORT_LIVED {
+                    patience.succeeded();
+                }
+                if patience.failed(Instant::now()).is_some() {
+                    warn!(%failure, "{} begins anew with a new session", role.title());
+                }
+            }
         }
         if began.elapsed() < SHORT_LIVED {
             let pause = Duration::from_millis(rand::rng().random_range(100..1000));
@@ -68,16 +76,53 @@ pub async fn run(mut role: impl Role, config: &SessionConfig, shutdown: &Shutdow
     }
 }
 
-/// Creates the four roots where they are missing.
-pub(crate) async fn create_roots(session: &Session) -> Result<(), Failure> {
-    for root in ROOTS {
-        loop {
-            match session.write(Op::Create { path: root.to_owned(), data: Vec::new() }).await {
-                Ok(_) | Err(Failure::Refused(Refusal::NodeExists)) => break,
-                Err(Failure::Unknown(_)) => session.settle().await?,
-                Err(failure) => return Err(failure),
+/// Plays a role on one session, with the roots there.
+async fn play(role: &mut impl Role, session: &Session, shutdown: &Shutdown) -> Result<(), Failure> {
+    create_roots(session, &ROOTS).await?;
+    tokio::select! {
+        played = role.play(session, shutdown) => played,
+        never = keep_roots(session) => match never {},
+    }
+}
+
+/// Makes again whatever root is deleted by hand: nobody else would, and nothing could be submitted.
+async fn keep_roots(session: &Session) -> Infallible {
+    let mut patience = Patience::default();
+    loop {
+        let kept = async {
+            let (names, watch) = session.watch_children("/").await?;
+            let gone: Vec<&str> =
+                ROOTS.into_iter().filter(|root| !names.iter().any(|name| name == paths::name(root))).collect();
+            for root in create_roots(session, &gone).await? {
+                warn!(root, "a root of the herd was deleted: it is made again");
+            }
+            Ok(watch)
+        };
+        match kept.await {
+            Ok(watch) => {
+                patience.succeeded();
+                watch.fired().await;
+            }
+            Err(Failure::SessionOver(_)) => return pending().await, // the role hears of it itself
+            Err(failure) => {
+                if let Some(lasted) = patience.failed(Instant::now()) {
+                    warn!(%failure, ?lasted, "cannot tell whether the roots of the herd are there: still trying");
+                }
+                sleep(LOOK_AGAIN).await;
             }
         }
     }
-    Ok(())
+}
+
+/// Creates those of these roots that are missing, and says which they were.
+async fn create_roots<'r>(session: &Session, roots: &[&'r str]) -> Result<Vec<&'r str>, Failure> {
+    let mut created = Vec::new();
+    for root in roots {
+        match session.insist(Op::Create { path: (*root).to_owned(), data: Vec::new() }).await {
+            Ok(_) => created.push(*root),
+            Err(Failure::Refused(Refusal::NodeExists)) => {}
+            Err(failure) => return Err(failure),
+        }
+    }
+    Ok(created)
 }

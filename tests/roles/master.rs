@@ -213,6 +213,31 @@ async fn hazard_14_the_roots_are_created_once_and_never_removed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_root_that_was_deleted_by_hand_is_made_again_and_the_herd_goes_on() {
+    let config = fresh_config();
+    let session = connect(&config).await;
+    let (_m, w) = (master(&config, "m"), worker(&config, "w"));
+    until("the herd is there", async || children(&session, "/workers").await.len() == 1).await;
+    assert_eq!(collect(submit(&config, "echo", "x", 10).await).await.len(), 10);
+    for roots in [&["/tasks"][..], &["/data"], &["/tasks", "/data"]] {
+        let before = node(&session, roots[0]).await.czxid;
+        let deletions = roots.iter().map(|root| Op::Delete { path: (*root).to_owned(), version: None });
+        session.multi(&deletions.collect::<Vec<_>>()).await.expect("nothing is in them");
+        until("they are there again", async || {
+            let made = session.get_many(roots).await.expect("readable");
+            made.into_iter().all(|root| root.is_ok_and(|root| root.is_some_and(|root| root.czxid > before)))
+        })
+        .await;
+        assert_eq!(collect(submit(&config, "echo", "x", 10).await).await.len(), 10);
+    }
+    w.stop().await;
+    session.write(Op::Delete { path: "/workers".to_owned(), version: None }).await.expect("nobody is in it");
+    until("the master makes it again", async || session.get("/workers").await.is_ok_and(|root| root.is_some())).await;
+    let _w = worker(&config, "w");
+    assert_eq!(collect(submit(&config, "echo", "x", 10).await).await.len(), 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_nobody_can_run_waits_and_holds_nobody_up() {
     let config = fresh_config();
     let (_m, _w) = (master(&config, "m"), worker(&config, "w"));

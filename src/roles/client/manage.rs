@@ -247,12 +247,9 @@ impl Client {
     }
 
     pub(super) async fn delete(&self, path: String) -> Result<(), ClientError> {
-        loop {
-            match self.session().write(Op::Delete { path: path.clone(), version: None }).await {
-                Ok(_) | Err(Failure::Refused(Refusal::NoNode)) => return Ok(()),
-                Err(Failure::Unknown(_)) => self.session().settle().await?,
-                Err(failure) => return Err(failure.into()),
-            }
+        match self.session().insist(Op::Delete { path, version: None }).await {
+            Ok(_) | Err(Failure::Refused(Refusal::NoNode)) => Ok(()),
+            Err(failure) => Err(failure.into()),
         }
     }
 }

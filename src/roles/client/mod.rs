@@ -282,13 +282,10 @@ fn with_result(mut outcome: Outcome) -> Result<Outcome, String> {
 /// Shows by an ephemeral znode that a client attends a job, so that nobody sweeps it meanwhile.
 async fn show(session: &Session, client: &str) -> Result<(), Failure> {
     let create = Op::CreateEphemeral { path: client.to_owned(), data: Vec::new(), sequential: false };
-    loop {
-        match session.write(create.clone()).await {
-            // No job any more: whoever looks for it next will see.
-            Ok(_) | Err(Failure::Refused(Refusal::NodeExists | Refusal::NoNode)) => return Ok(()),
-            Err(Failure::Unknown(_)) => session.settle().await?,
-            Err(failure) => return Err(failure),
-        }
+    match session.insist(create).await {
+        // No job any more: whoever looks for it next will see.
+        Ok(_) | Err(Failure::Refused(Refusal::NodeExists | Refusal::NoNode)) => Ok(()),
+        Err(failure) => Err(failure),
     }
 }
 

@@ -8,7 +8,7 @@ use tracing::{debug, info, warn};
 use super::window::Window;
 use super::{Refresh, Standing};
 use crate::coordination::{Change, Node, paths};
-use crate::records::tree::{self, BelowTasks, TASKS, WORKERS};
+use crate::records::tree::{self, BelowTasks, WORKERS};
 use crate::records::{JobId, JobRecord, TaskId, TaskState, WorkerId, WorkerRecord};
 
 impl Standing {
@@ -64,7 +64,7 @@ impl Standing {
                 }
                 Err(_) => {}
             },
-            Change::RootGone => warn!(root = TASKS, "a root of the herd was deleted; create it again"),
+            Change::RootGone => {} // it is made again, see `life`
         }
     }
 
@@ -115,7 +115,7 @@ impl Standing {
                     gone.push(worker);
                 }
             }
-            Change::RootGone => warn!(root = WORKERS, "a root of the herd was deleted; create it again"),
+            Change::RootGone => {}
         }
     }
 
