@@ -224,8 +224,8 @@ async fn a_root_that_was_deleted_by_hand_is_made_again_and_the_herd_goes_on() {
         let deletions = roots.iter().map(|root| Op::Delete { path: (*root).to_owned(), version: None });
         session.multi(&deletions.collect::<Vec<_>>()).await.expect("nothing is in them");
         until("they are there again", async || {
-            let made = session.get_many(roots).await.expect("readable");
-            made.into_iter().all(|root| root.is_ok_and(|root| root.is_some_and(|root| root.czxid > before)))
+            let made = futures::future::join_all(roots.iter().map(|root| session.get(root))).await;
+            made.into_iter().all(|root| root.expect("readable").is_some_and(|root| root.czxid > before))
         })
         .await;
         assert_eq!(collect(submit(&config, "echo", "x", 10).await).await.len(), 10);
