@@ -2,7 +2,7 @@
 //!
 //! A server builds the whole answer of a multi-read in memory, several times over; two answers of 64 MB at a time end one
 //! that has 1 GB. How large a znode is only its answer tells. So each begins with few, and asks for more as long as what
-//! comes is small: see [`Appetite`].
+//! comes is small: see `Appetite`.
 
 use tokio::sync::{mpsc, oneshot};
 
