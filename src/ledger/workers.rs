@@ -43,6 +43,8 @@ pub(crate) struct Worker {
     refilling: bool,
     /// It said that it stops.
     pub(crate) stops: bool,
+    /// It is gone from the tree, and it is not settled yet what that means for the tasks that it had.
+    lost: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,16 +91,21 @@ impl Worker {
         self.bytes + ENTRY_BYTES > RECORD_BYTES_MAX
     }
 
-    /// Whether its record fits into a request.
+    /// Whether its record is there, and fits into a request.
     pub(crate) fn is_writable(&self) -> bool {
-        self.bytes <= WRITABLE_BYTES_MAX
+        self.bytes <= WRITABLE_BYTES_MAX && !self.lost
     }
 }
 
 impl Ledger {
     /// The live workers.
     pub fn workers(&self) -> impl Iterator<Item = &WorkerId> {
-        self.workers.keys()
+        self.workers.iter().filter(|(_, worker)| !worker.lost).map(|(id, _)| id)
+    }
+
+    /// Whether a worker is known, and not lost.
+    pub fn is_there(&self, id: &WorkerId) -> bool {
+        self.workers.get(id).is_some_and(|worker| !worker.lost)
     }
 
     /// Whether a worker said that it stops.
@@ -149,6 +156,7 @@ impl Ledger {
             window,
             refilling: false,
             stops: false,
+            lost: false,
         };
         self.workers.insert(id.clone(), worker);
         self.adopt_all(id, record);
@@ -210,12 +218,35 @@ impl Ledger {
             (false, Some(at_ms)) => drop(self.deferred.remove(&(at_ms, key, *n))),
             // It was taken for lost with another worker; a leader has given it to this one since.
             (false, None) if job.interrupted.contains_key(n) => self.not_interrupted(&assignment.task),
+            (false, None) if job.held.get(n).is_some_and(|(other, _)| self.workers[other].lost) => {
+                self.release(key, *n);
+            }
             (false, None) => return false,
         }
         let alone = self.jobs.get(&key).is_some_and(|job| job.is_on_its_last_life(*n));
         self.hold(id, Entry { job: key, n: *n, version: assignment.version, alone });
         self.refresh_ready(key);
         true
+    }
+
+    /// A worker is gone, and whether that is to be charged to its tasks is not known yet: [`Ledger::worker_gone`] says. Until
+    /// then what it may have begun stays with it, and is told of by other facts alone. What was not written to its list waits
+    /// again as it is.
+    pub fn worker_lost(&mut self, id: &WorkerId) {
+        let Some(worker) = self.workers.get_mut(id) else { return };
+        worker.lost = true;
+        let unwritten: Vec<Entry> = worker.list.range(worker.written..).map(|(_, entry)| entry.clone()).collect();
+        if self.reserved.as_ref() == Some(id) {
+            self.reserve(None);
+        }
+        for entry in unwritten {
+            self.release(entry.job, entry.n);
+            if let Some(job) = self.jobs.get_mut(&entry.job) {
+                job.wait(entry.n);
+            }
+            self.refresh_ready(entry.job);
+        }
+        self.refresh_load(id);
     }
 
     /// A worker is gone, and its assignments with it. All that were written to its list become interrupted attempts: beyond
@@ -256,7 +287,7 @@ impl Ledger {
     /// that begins, or does not know what became of its last write.
     pub fn workers_are(&mut self, workers: &[(WorkerId, WorkerRecord)], anew: bool) {
         let present: HashSet<&WorkerId> = workers.iter().map(|(id, _)| id).collect();
-        let gone: Vec<WorkerId> = self.workers.keys().filter(|id| !present.contains(id)).cloned().collect();
+        let gone: Vec<WorkerId> = self.workers().filter(|id| !present.contains(id)).cloned().collect();
         gone.iter().for_each(|id| self.worker_gone(id, None));
         let mut stopping = Vec::new(); // no record says so
         if anew {
@@ -374,11 +405,11 @@ impl Ledger {
             self.open.remove(&(load, id.clone()));
         }
         let reserved = self.reserved.as_ref() == Some(id);
-        let given_nothing = worker.stops || self.resting.contains_key(id);
+        let given_nothing = worker.stops || worker.lost || self.resting.contains_key(id);
         if !given_nothing && worker.refilling && worker.alone == 0 && !reserved {
             self.open.insert((length - slots, id.clone()));
         }
-        if worker.list.len() > worker.window {
+        if worker.list.len() > worker.window && !worker.lost {
             self.over.insert(id.clone())
         } else {
             self.over.remove(id)

@@ -577,6 +577,36 @@ fn in_a_storm_of_lost_workers_no_task_is_charged_and_none_assigned_again_before_
 }
 
 #[test]
+fn what_a_lost_worker_had_stays_with_it_until_it_is_settled_what_its_loss_means() {
+    let mut ledger = backlog(4);
+    ledger.worker_is(&worker("w"), &runs(2, &["k"]));
+    write(&mut ledger);
+    ledger.set_window(&worker("w"), 3);
+    assert_eq!(plan(&mut ledger).assigned, 1, "which is not written");
+    ledger.worker_lost(&worker("w"));
+    assert!(!ledger.is_there(&worker("w")) && ledger.workers().count() == 0);
+    assert!(plan(&mut ledger).is_empty() && tidy(&mut ledger).is_empty());
+    // What it may have begun is in nobody's list; one of it was done after all, another leader has given the other away.
+    ledger.task_gone(&job("j").task(0));
+    let taken_over = WorkerRecord { assigned: vec!["j/0000000001".to_owned()], ..runs(1, &["k"]) };
+    ledger.worker_is(&worker("x"), &taken_over);
+    ledger.workers_are(&[(worker("x"), taken_over)], false);
+    ledger.worker_is(&worker("y"), &runs(4, &["k"]));
+    assert_eq!(lists(&mut ledger)["y"], ["j/0000000002", "j/0000000003"], "as they are");
+    ledger.worker_gone(&worker("w"), None);
+    assert!(plan(&mut ledger).interrupted.is_empty(), "nothing is left of it");
+
+    let mut ledger = backlog(2);
+    ledger.worker_is(&worker("w"), &runs(2, &["k"]));
+    write(&mut ledger);
+    ledger.worker_lost(&worker("w"));
+    ledger.worker_is(&worker("y"), &runs(4, &["k"]));
+    assert!(plan(&mut ledger).is_empty());
+    let states = lose(&mut ledger, "w");
+    assert!(states.len() == 2 && states.values().all(|state| state.crashes == 1), "{states:?}");
+}
+
+#[test]
 fn no_list_grows_beyond_what_one_write_carries_whatever_a_worker_claims() {
     let mut ledger = Ledger::default();
     let name = "a-job-with-a-name-that-is-as-long-as-the-name-of-a-job-may-be-40";

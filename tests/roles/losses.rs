@@ -173,3 +173,27 @@ async fn what_a_worker_sends_for_a_task_that_was_moved_is_refused() {
     idle.complete(&moved[0]).await.expect("it holds the task");
     silent.complete(&Assignment { task: job.task(0), version: 0 }).await.expect("this one was left with it");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_storm_the_first_losses_are_charged_to_no_task_either() {
+    let config = fresh_config();
+    let session = connect(&config).await;
+    let _m = lead(&config, &session, "m").await;
+    let (job, _results) = submit(&config, Policy::default(), 5).await;
+    let mut herd = Vec::new();
+    for n in 0..5 {
+        let played = Played::join(&config, &format!("w{n}"), &echo(1)).await;
+        played.given(1).await;
+        herd.push(played);
+    }
+    // One after the other, though soon; one of five stays.
+    let survivor = herd.pop();
+    for played in herd {
+        played.lose().await;
+    }
+    for n in 0..4 {
+        let state = state(&session, &job.task(n).path(), 1).await;
+        assert_eq!((state.attempt, state.crashes, state.not_before_ms.is_some()), (1, 0, true), "{state:?}");
+    }
+    drop(survivor);
+}

@@ -83,7 +83,7 @@ impl Standing {
         }
     }
 
-    /// Changes that came together: workers that are missed at once are judged as one loss.
+    /// Changes that came together.
     pub(super) fn worker_changes(&mut self, changes: Vec<Change>) {
         let mut gone = Vec::new();
         changes.into_iter().for_each(|change| self.worker_change(change, &mut gone));
@@ -140,21 +140,37 @@ impl Standing {
     }
 
     pub(super) fn workers_gone(&mut self, gone: &[WorkerId]) {
-        // One is heard of twice where a write to it was refused before. Those that stop were to go.
-        let lost: Vec<&WorkerId> =
-            gone.iter().filter(|id| self.ledger.load(id).is_some() && !self.ledger.stops(id)).collect();
-        let calm_until_ms = if lost.is_empty() {
-            None
-        } else {
-            let left = self.ledger.workers().filter(|other| !gone.contains(other)).count();
-            let had_work: Vec<bool> = lost.into_iter().map(|id| self.ledger.has_work(id)).collect();
-            let storm = self.calm.lost(had_work, left, Instant::now());
-            storm.then(|| self.session.now_ms() + self.session.timeout().as_millis() as i64)
-        };
-        if calm_until_ms.is_some() {
+        // One is heard of twice where a write to it was refused before.
+        for worker in gone {
+            if !self.ledger.is_there(worker) {
+                continue;
+            }
+            let had_work = self.ledger.has_work(worker);
+            if self.ledger.stops(worker) {
+                self.ledger.worker_gone(worker, None); // it was to go
+            } else {
+                self.calm.lost(worker, had_work, Instant::now());
+                if had_work { self.ledger.worker_lost(worker) } else { self.ledger.worker_gone(worker, None) }
+            }
+            self.windows.remove(worker);
+            self.busy.remove(worker);
+        }
+        self.settle_losses();
+    }
+
+    /// Books what the loss of workers means for their tasks, once that is known.
+    pub(super) fn settle_losses(&mut self) {
+        if !self.calm.is_unsettled() {
+            return;
+        }
+        let left = self.ledger.workers().count();
+        let with_work = self.ledger.workers().filter(|id| self.ledger.has_work(id)).count();
+        let Some(loss) = self.calm.settle(left, with_work, Instant::now()) else { return };
+        let calm_until_ms = loss.storm.then(|| self.session.now_ms() + self.session.timeout().as_millis() as i64);
+        if loss.storm {
             warn!("more than half of the workers are gone: giving them a session timeout to come back");
         }
-        for worker in gone {
+        for worker in &loss.workers {
             self.ledger.worker_gone(worker, calm_until_ms);
             self.windows.remove(worker);
             self.busy.remove(worker);

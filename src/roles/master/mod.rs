@@ -156,6 +156,7 @@ impl Standing {
         // Whether what can wait is to be looked at: it is time, or there is more of it.
         let (mut spare_time, mut more) = (false, false);
         loop {
+            self.settle_losses();
             let mut removed = match &place {
                 Place::Leader(leadership, _) => self.lead(&leadership.guard(), spare_time, more).await?,
                 Place::Candidate(_) => false,
