@@ -10,6 +10,7 @@
 //! | `latency` | one task at a time, and at half the greatest throughput |
 //! | `backlog` | tasks that were queued before the first worker started |
 //! | `scale` | 1 to 1,000 workers, 100 clients; idle workers |
+//! | `cancel` | another job's task while a job of up to 200,000 is cancelled, collected, runs out of time, is forgotten |
 //! | `takeover` | SIGTERM and SIGKILL of the leader with much and little queued |
 //!
 //! One private ZooKeeper serves the whole run, warmed up by the bare loop. Prints tables and writes target/tmp/herd.json.
@@ -19,6 +20,7 @@ mod support;
 
 mod backlog;
 mod bare;
+mod cancel;
 mod latency;
 mod processes;
 mod scale;
@@ -47,7 +49,7 @@ pub struct Run {
     pub watched_ceiling: f64,
 }
 
-const SECTIONS: [&str; 6] = ["ceiling", "throughput", "latency", "backlog", "scale", "takeover"];
+const SECTIONS: [&str; 7] = ["ceiling", "throughput", "latency", "backlog", "scale", "cancel", "takeover"];
 
 fn main() -> ExitCode {
     if let Some(workers) = scale::workers_wanted() {
@@ -69,6 +71,7 @@ fn main() -> ExitCode {
         ("latency", latency::measure),
         ("backlog", backlog::measure),
         ("scale", scale::measure),
+        ("cancel", cancel::measure),
         ("takeover", takeover::measure),
     ] {
         if wanted(section) {
