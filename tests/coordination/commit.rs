@@ -212,7 +212,7 @@ async fn what_many_others_have_done_already_is_answered_by_a_read_and_not_by_a_r
     for some in (0..400).collect::<Vec<_>>().chunks(200) {
         session.multi(&some.iter().map(|n| create(format!("/t{n}"))).collect::<Vec<_>>()).await.expect("created");
     }
-    let gone = |n: usize| n % 4 != 0;
+    let gone = |n: usize| !n.is_multiple_of(4);
     let others = (0..400).filter(|n| gone(*n)).map(|n| delete(&format!("/t{n}"), 0)).collect::<Vec<_>>();
     session.multi(&others).await.expect("they were there");
     let committer = Committer::start(session.clone(), None);

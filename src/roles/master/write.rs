@@ -5,7 +5,7 @@ use std::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::{Setback, Standing};
-use crate::coordination::op::REQUEST_BYTES_MAX;
+use crate::coordination::op::{MULTI_OPS_MAX, REQUEST_BYTES_MAX};
 use crate::coordination::{Failure, MultiFailure, Op, Refusal};
 use crate::plan::{Moved, Plan, take_back};
 use crate::records::{TaskId, TaskState, WorkerId, WorkerRecord};
@@ -47,7 +47,13 @@ impl Standing {
                     Some(at) => {
                         as_planned = false;
                         match left.remove(at - 1).0 {
-                            Writes::List(worker) => self.workers_gone(&[worker]),
+                            // Others may have gone with it, and would be refused one by one.
+                            Writes::List(worker) => {
+                                let mut gone = self.missing(&left).await?;
+                                left.retain(|(what, _)| !matches!(what, Writes::List(worker) if gone.contains(worker)));
+                                gone.push(worker);
+                                self.workers_gone(&gone);
+                            }
                             // The tree is ahead: that will be heard of, and perhaps of other ends that are due no more. A worker
                             // that handed everything back, and left, may be heard of by its leaving first.
                             Writes::End(task, ..) => {
@@ -73,6 +79,27 @@ impl Standing {
             }
         }
         Ok(as_planned)
+    }
+
+    /// Of the workers whose lists are to be written, those that are gone.
+    async fn missing(&self, writes: &[(Writes, Op)]) -> Result<Vec<WorkerId>, Setback> {
+        let lists = writes.iter().filter_map(|(what, _)| match what {
+            Writes::List(worker) => Some(worker.clone()),
+            Writes::End(..) => None,
+        });
+        let lists: Vec<WorkerId> = lists.collect();
+        let mut missing = Vec::new();
+        for some in lists.chunks(MULTI_OPS_MAX) {
+            let paths: Vec<String> = some.iter().map(WorkerId::path).collect();
+            // They have no children, and their data is large.
+            match self.session.children_many(&paths).await {
+                Ok(there) => missing
+                    .extend(some.iter().zip(there).filter(|(_, there)| there.is_none()).map(|(id, _)| id.clone())),
+                Err(failure @ Failure::SessionOver(_)) => return Err(Setback::SessionOver(failure)),
+                Err(_) => {} // the server will tell one by one
+            }
+        }
+        Ok(missing)
     }
 
     /// Sets each task to its next version, so that whatever the worker that had it still sends is refused, together with
