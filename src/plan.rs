@@ -70,10 +70,13 @@ impl Plan {
 ///    worker ends goes to an empty list, and is alone there. So it becomes known which task it was. Where there is no such
 ///    place, one worker is given nothing else until no suspect waits.
 /// 3. Attempts that ended with their worker are ended in the tree.
+/// 4. A worker whose attempts fail at once, one after another, is given one at a time, and after a pause, where somebody else
+///    could do such tasks.
 ///
 /// Takes O(tasks assigned x log workers); the backlog does not matter.
 pub fn plan(ledger: &mut Ledger) -> Plan {
     let mut written = BTreeSet::new();
+    ledger.hold_back();
     let assigned = assign(ledger, &mut written);
     let lists = written.into_iter().map(|id| (id.clone(), list(ledger, &id))).collect();
     let jobs = ledger.interrupted.iter().filter_map(|key| ledger.jobs.get(key));
@@ -144,8 +147,9 @@ fn assign(ledger: &mut Ledger, written: &mut BTreeSet<WorkerId>) -> usize {
         };
         let job = ledger.jobs.get_mut(&key).expect("it has its turn");
         job.unwait(n);
-        let entry = Entry { job: key, n, version: job.version(n), alone: job.is_on_its_last_life(n) };
+        let entry = Entry::new(key, n, job.version(n), job.is_on_its_last_life(n));
         ledger.hold(&worker, entry);
+        ledger.is_given_one(&worker, &needs);
         written.insert(worker);
         assigned += 1;
         ledger.refresh_ready(key);
@@ -174,7 +178,7 @@ fn next_suspect(ledger: &mut Ledger, key: JobKey, needs: &Needs) -> Option<(u32,
         let may = |id: &&WorkerId| {
             let worker = &ledger.workers[*id];
             let room = if job.is_on_its_last_life(n) { worker.list.is_empty() } else { worker.has_idle_slot() };
-            room && !worker.stops && needs.met_by(&worker.record)
+            room && !worker.stops && needs.met_by(&worker.record) && !ledger.is_held_back(id, needs)
         };
         ledger.reserved.iter().chain(ledger.open.iter().map(|(_, id)| id)).find(may).cloned()
     };
@@ -187,7 +191,10 @@ fn next_suspect(ledger: &mut Ledger, key: JobKey, needs: &Needs) -> Option<(u32,
 }
 
 fn most_idle(ledger: &Ledger, needs: &Needs, suits: impl Fn(&Worker) -> bool) -> Option<WorkerId> {
-    let may = |id: &&WorkerId| needs.met_by(&ledger.workers[*id].record) && suits(&ledger.workers[*id]);
+    let may = |id: &&WorkerId| {
+        let worker = &ledger.workers[*id];
+        needs.met_by(&worker.record) && suits(worker) && !ledger.is_held_back(id, needs)
+    };
     ledger.open.iter().map(|(_, id)| id).find(may).cloned()
 }
 
@@ -223,7 +230,7 @@ fn move_tasks(
             }
             bytes += more;
             ledger.release(entry.job, entry.n);
-            ledger.hold(&to, Entry { version: version + 1, ..entry.clone() });
+            ledger.hold(&to, Entry::new(entry.job, entry.n, version + 1, entry.alone));
             moved.push(Moved { task, version, state, origin: Origin { worker: from.clone(), place, entry } });
             losers.insert(from.clone());
             gainers.insert(to);

@@ -8,6 +8,8 @@ use super::Run;
 use super::processes::{Process, client, until_herd};
 
 const WAITING: [u32; 3] = [2_000, 20_000, 200_000];
+/// So long nothing happens at first: each mirror has read everything anew once.
+const RECONCILED: Duration = Duration::from_secs(32);
 /// What is aimed at, in milliseconds.
 const DELAY_MAX_MS: f64 = 1_000.0;
 
@@ -30,14 +32,14 @@ pub fn measure(run: &mut Run) {
         let address = run.address;
         let (_master, _worker) = (Process::master(address), Process::worker(address));
         until_herd(address, 1);
-        let quiet = Instant::now();
-        let (nothing, _) = slowest(address, || quiet.elapsed() < Duration::from_secs(2));
         let queue = |args: &[&str]| {
             let count = waiting.to_string();
             let submit = ["submit", "--kind", "nobody", "--data", "0", "-o", "quiet", "--count", &count];
             client(address, &[&submit, args].concat()).trim().to_owned()
         };
         let job = queue(&[]);
+        let queued = Instant::now();
+        let (nothing, _) = slowest(address, || queued.elapsed() < RECONCILED);
         let (cancel, cancel_takes) = during(address, &["cancel", &job]);
         let (results, results_take) = during(address, &["results", &job, "-o", "quiet"]);
         let timeout_s = format!("{}s", 3 + waiting / 4_000); // long enough to be queued

@@ -136,6 +136,11 @@ impl Job {
         self.waiting.remove(&n) || self.suspects.remove(&n)
     }
 
+    /// Whether a task that is gone may have failed: one that is attempted once ends with its failure, and marks the job.
+    pub(super) fn may_have_failed(&self) -> bool {
+        self.record.as_ref().is_some_and(|record| record.failed && record.policy.max_attempts <= 1)
+    }
+
     /// Every task that is known of, some twice.
     pub(crate) fn numbers(&self) -> impl Iterator<Item = u32> {
         let waiting = self.waiting.iter().chain(&self.suspects).chain(self.deferred.keys());

@@ -10,6 +10,7 @@
 //! | here | the facts of jobs and tasks, and where each task is |
 //! | `job` | one job and its tasks |
 //! | `workers` | the facts of workers, and their lists |
+//! | `health` | workers whose attempts fail at once, and which are held back |
 //!
 //! Jobs are ordered by the czxid of their record and tasks by their number, so first-in-first-out survives any
 //! failover without being stored.
@@ -17,12 +18,16 @@
 //! A master that stands by keeps a ledger too, and learns from the lists that it reads ([`Ledger::list_is`]) what each
 //! worker was given: where a worker vanishes together with its leader, the next one knows which attempts ended with it.
 
+mod health;
 mod job;
 mod workers;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
+pub use health::Quick;
+pub(crate) use health::{Health, HeldBack};
 pub use job::Needs;
 pub(crate) use job::{Attempted, Job};
 pub(crate) use workers::{ENTRY_BYTES, Entry, Origin, Worker};
@@ -67,6 +72,10 @@ pub struct Ledger {
     idle: BTreeSet<(Duration, JobKey)>,
     /// How much time has passed.
     elapsed: Duration,
+    /// Workers of which attempts failed at once since the last that did not.
+    ailing: BTreeSet<WorkerId>,
+    /// Workers that are not given what they could run.
+    held_back: HashMap<WorkerId, HashMap<Arc<Needs>, HeldBack>>,
     next_place: workers::Place,
 }
 
@@ -275,8 +284,14 @@ impl Ledger {
             self.not_interrupted(task); // somebody has ended that attempt
         }
         let job = self.jobs.get_mut(&key)?;
-        let held = job.held.get(&task.n).map(|(worker, place)| self.workers[worker].list[place].version);
-        if held.is_some_and(|assigned| assigned != version) {
+        let held = job.held.get(&task.n).map(|(worker, place)| (worker.clone(), &self.workers[worker].list[place]));
+        if let Some((worker, entry)) = held
+            && entry.version != version
+        {
+            let since = entry.since;
+            if let (true, Some(needs)) = (state.failures > job.state(task.n).failures, job.needs.clone()) {
+                self.attempt_was(&worker, &needs, since, true);
+            }
             self.release(key, task.n);
         }
         self.unfile(key, task.n);
@@ -315,12 +330,25 @@ impl Ledger {
     /// A task was deleted: completed, or cancelled. Returns the worker that had it.
     pub fn task_gone(&mut self, task: &TaskId) -> Option<WorkerId> {
         let key = *self.job_keys.get(&task.job)?;
+        self.may_have_done(key, task.n);
         let worker = self.release(key, task.n);
         self.unfile(key, task.n);
         self.jobs.get_mut(&key)?.attempted.remove(&task.n);
         self.not_interrupted(task);
         self.refresh_ready(key);
         worker
+    }
+
+    /// A task is gone: where a worker had it that fails at times, and it cannot have failed, that is noted.
+    fn may_have_done(&mut self, key: JobKey, n: u32) {
+        let Some(job) = self.jobs.get(&key).filter(|job| !self.ailing.is_empty() && !job.may_have_failed()) else {
+            return;
+        };
+        let Some((worker, place)) = job.held.get(&n).cloned() else { return };
+        if let (true, Some(needs)) = (self.ailing.contains(&worker), job.needs.clone()) {
+            let since = self.workers[&worker].list[&place].since;
+            self.attempt_was(&worker, &needs, since, false);
+        }
     }
 
     /// There is no attempt of this task to be ended any more; what became of it is told by other facts.

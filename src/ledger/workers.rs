@@ -1,8 +1,10 @@
 //! The workers, and their lists.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
 
-use super::{Interrupted, JobKey, Ledger};
+use super::{Health, Interrupted, JobKey, Ledger, Needs};
 use crate::coordination::op::REQUEST_BYTES_MAX;
 use crate::records::{Assignment, TaskId, WorkerId, WorkerRecord};
 
@@ -44,7 +46,9 @@ pub(crate) struct Worker {
     /// It said that it stops.
     pub(crate) stops: bool,
     /// It is gone from the tree, and it is not settled yet what that means for the tasks that it had.
-    lost: bool,
+    pub(super) lost: bool,
+    /// How it fares with tasks of which the last failed at once, by their needs.
+    pub(super) health: HashMap<Arc<Needs>, Health>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +58,14 @@ pub(crate) struct Entry {
     pub(crate) version: i32,
     /// Whether it is to be alone in the list, because one more lost worker ends the task: then it is known that it was it.
     pub(crate) alone: bool,
+    /// When it was put into the list, on the clock of [`Ledger::passes`].
+    pub(super) since: Duration,
+}
+
+impl Entry {
+    pub(crate) fn new(job: JobKey, n: u32, version: i32, alone: bool) -> Self {
+        Entry { job, n, version, alone, since: Duration::ZERO }
+    }
 }
 
 /// Where an entry was before it was moved.
@@ -157,6 +169,7 @@ impl Ledger {
             refilling: false,
             stops: false,
             lost: false,
+            health: HashMap::new(),
         };
         self.workers.insert(id.clone(), worker);
         self.adopt_all(id, record);
@@ -224,7 +237,7 @@ impl Ledger {
             (false, None) => return false,
         }
         let alone = self.jobs.get(&key).is_some_and(|job| job.is_on_its_last_life(*n));
-        self.hold(id, Entry { job: key, n: *n, version: assignment.version, alone });
+        self.hold(id, Entry::new(key, *n, assignment.version, alone));
         self.refresh_ready(key);
         true
     }
@@ -258,6 +271,7 @@ impl Ledger {
     /// charged, and nothing assigned again before that moment.
     pub fn worker_gone(&mut self, id: &WorkerId, calm_until_ms: Option<i64>) {
         let Some(worker) = self.workers.remove(id) else { return };
+        self.ailing.remove(id);
         self.open.retain(|(_, other)| other != id);
         self.over.remove(id);
         self.stale.remove(id);
@@ -351,7 +365,7 @@ impl Ledger {
 
     /// Puts a task at the end of a worker's list; it must not be waiting any more.
     pub(crate) fn hold(&mut self, id: &WorkerId, entry: Entry) {
-        self.hold_at(id, self.next_place, entry);
+        self.hold_at(id, self.next_place, Entry { since: self.elapsed, ..entry });
         self.next_place += 1;
     }
 

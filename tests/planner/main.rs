@@ -1,5 +1,6 @@
 //! The ledger and the planner, without a server: what they decide, case by case; and `herd`, whatever happens to a herd.
 
+mod health;
 mod herd;
 
 use std::collections::BTreeMap;

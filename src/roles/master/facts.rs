@@ -56,10 +56,18 @@ impl Standing {
                 Ok(BelowTasks::Job(job)) => self.ledger.job_gone(&job),
                 Ok(BelowTasks::Client(job, name)) => self.ledger.client_is(&job, &name, false),
                 Ok(BelowTasks::Task(task)) => {
+                    let quick = self.ledger.quick(&task);
                     if let Some(worker) = self.ledger.task_gone(&task) {
                         let now = Instant::now();
-                        self.windows.entry(worker.clone()).or_insert_with(|| Window::new(now)).completed(now);
+                        let window = self.windows.entry(worker.clone()).or_insert_with(|| Window::new(now));
+                        // Where it may have failed as those before it, it earns no more of them.
+                        if quick.is_none() || !self.ledger.is_ailing(&worker) {
+                            window.completed(now);
+                        }
                         self.busy.insert(worker);
+                    }
+                    if let Some(quick) = quick.filter(|_| !self.stands_by) {
+                        self.doubts.add(quick);
                     }
                 }
                 Err(_) => {}

@@ -14,6 +14,7 @@
 
 mod calm;
 mod chores;
+mod doubts;
 mod facts;
 mod standby;
 mod sweep;
@@ -29,6 +30,7 @@ use tracing::{info, warn};
 
 use self::calm::Calm;
 use self::chores::{Beside, Round};
+use self::doubts::Doubts;
 use self::standby::Lists;
 use self::sweep::Sweeper;
 use self::window::Window;
@@ -86,6 +88,7 @@ impl Role for Master {
             began: Instant::now(),
             chores: Beside::default(),
             sweeper: Sweeper::default(),
+            doubts: Doubts::default(),
             complaints: HashMap::new(),
         };
         state.stand(self, shutdown).await
@@ -116,6 +119,8 @@ struct Standing {
     chores: Beside<Round>,
     /// Jobs that are being removed.
     sweeper: Sweeper,
+    /// Attempts of which it is asked whether they failed.
+    doubts: Doubts,
     /// Malformed znodes that were complained of, so that each is named once.
     complaints: HashMap<String, String>,
 }
@@ -203,6 +208,9 @@ impl Standing {
                         let done = self.swept(swept);
                         (removed, more) = self.beside(done)?;
                     }
+                    known = self.doubts.known() => for (quick, failed) in known {
+                        self.ledger.quick_was(&quick, failed);
+                    },
                     _ = tick.tick() => spare_time = true,
                 }
             }
@@ -225,6 +233,7 @@ impl Standing {
             return Ok(false);
         }
         self.ledger.passes(self.began.elapsed());
+        self.doubts.look(&self.session);
         let acted = self.act(guard, spare_time).await;
         if acted.is_ok() && (spare_time || more) {
             self.begin_chores(guard);
