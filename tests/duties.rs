@@ -2,7 +2,7 @@
 
 use herdsman::duties::{Duty, duties};
 use herdsman::ledger::Ledger;
-use herdsman::records::{JobId, JobRecord, OutcomeStatus, Policy, TaskState, Withdrawn};
+use herdsman::records::{JobId, JobRecord, OutcomeStatus, Policy, TaskState, Withdrawn, WorkerRecord};
 
 fn job(name: &str) -> JobId {
     name.parse().expect("a job's id")
@@ -59,6 +59,29 @@ fn a_withdrawn_job_is_rid_of_every_task_waiting_deferred_or_dead() {
     assert_eq!((numbers, why), (vec![0, 1, 7, 8], &withdrawn));
     tasks.iter().for_each(|task| drop(ledger.task_gone(task)));
     assert_eq!(duties(&ledger), []);
+}
+
+#[test]
+fn of_many_withdrawn_jobs_some_of_each_is_ended_and_first_what_runs() {
+    let withdrawn = Withdrawn { status: OutcomeStatus::Cancelled, reason: "by hand".to_owned() };
+    let mut ledger = with(|_| {});
+    for (czxid, name) in [(3, "large"), (4, "young")] {
+        set(&mut ledger, name, czxid, |record| record.kind = name.to_owned());
+        (0..3_000).for_each(|n| drop(ledger.task_is(&job(name).task(n), 0, &TaskState::default())));
+    }
+    let runs = WorkerRecord { assigned: vec![job("young").task(2_999).to_string()], ..WorkerRecord::new(1, vec![]) };
+    ledger.worker_is(&"w".parse().expect("an id"), &runs);
+    for (czxid, name) in [(2, "j"), (3, "large"), (4, "young")] {
+        set(&mut ledger, name, czxid, |record| record.withdrawn = Some(withdrawn.clone()));
+    }
+    let ended: Vec<(usize, u32)> = duties(&ledger)
+        .into_iter()
+        .map(|duty| match duty {
+            Duty::End(tasks, _) => (tasks.len(), tasks[0].n),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(ended, [(2, 0), (333, 0), (333, 2_999)]);
 }
 
 #[test]

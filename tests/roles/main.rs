@@ -9,6 +9,7 @@ mod clocks;
 mod ending;
 mod exec;
 mod handlers;
+mod health;
 mod losses;
 mod lost_replies;
 mod master;
