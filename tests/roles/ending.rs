@@ -10,8 +10,8 @@ use herdsman::roles::client::{Client, JobSpec, Selected, open};
 use crate::support::herd::{Member, master, worker};
 use crate::support::{all, children, connect, fresh_config, refused_below, until};
 
-/// How long another job's task may take meanwhile.
-const DELAY_MAX: Duration = Duration::from_secs(1);
+/// How long another job's task may take meanwhile, on a machine that is busy with other tests; the bench measures it.
+const DELAY_MAX: Duration = Duration::from_secs(3);
 const TASKS: usize = 2_000;
 
 async fn herd(config: &SessionConfig) -> (Member, Member) {

@@ -7,7 +7,7 @@ use herdsman::records::{JobRecord, Outcome, OutcomeStatus, Policy, TaskState, Wi
 use herdsman::roles::client::{JobSpec, open};
 
 use crate::support::herd::{Member, master_with_retention, worker};
-use crate::support::{all, children, connect, fresh_config, until};
+use crate::support::{all, children, connect, fresh_config, node, until};
 
 /// A master that keeps nothing, and leads.
 async fn sweeping(config: &SessionConfig) -> (Member, Session) {
@@ -50,6 +50,10 @@ async fn a_job_that_cannot_be_swept_keeps_no_other_from_it() {
     let (_m, session) = sweeping(&config).await;
     let strays = (0..201).map(|n| create(format!("/data/stuck/{n:010}"), b"a payload without a task".to_vec()));
     make(&session, "stuck", strays.collect()).await;
+    until("it is looked at", async || {
+        JobRecord::from_json(&node(&session, "/tasks/stuck").await.data).expect("valid").sealed
+    })
+    .await;
     make(&session, "large", Vec::new()).await;
     // Its outcomes are more than one round removes.
     for some in (0..2_400).collect::<Vec<_>>().chunks(200) {
