@@ -3,12 +3,13 @@
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
+use herdsman::audit::{Ending, audit};
 use herdsman::coordination::SessionConfig;
 use herdsman::records::{JobId, Policy};
 use herdsman::roles::client::{Client, JobSpec, Selected, open};
 
 use crate::support::herd::{Member, master, worker};
-use crate::support::{all, children, connect, fresh_config, refused_below, until};
+use crate::support::{all, children, connect, fresh_config, refused_below, server_folder, until};
 
 /// How long another job's task may take meanwhile, on a machine that is busy with other tests; the bench measures it.
 const DELAY_MAX: Duration = Duration::from_secs(3);
@@ -68,6 +69,10 @@ async fn a_job_of_thousands_is_cancelled_by_one_of_client_and_leader_and_nobody_
     assert!(slowest < DELAY_MAX, "{slowest:?}");
     let refused = refused_below(&config) - before;
     assert!(refused < 20, "{refused} transactions were refused");
+    let text = config.zookeeper.to_string();
+    let chroot = &text[text.find('/').expect("a chroot")..];
+    let verdict = audit(&[&server_folder().join("1/data")], chroot, Ending::Settled).expect("readable");
+    assert_eq!((verdict.verdict, verdict.figures.cancelled), ("valid", TASKS), "{}", verdict.text());
 }
 
 #[tokio::test(flavor = "multi_thread")]
