@@ -94,7 +94,7 @@ impl Standing {
             // They have no children, and their data is large.
             match self.session.children_many(&paths).await {
                 Ok(there) => missing
-                    .extend(some.iter().zip(there).filter(|(_, there)| there.is_none()).map(|(id, _)| id.clone())),
+                    .extend(some.iter().zip(there).filter(|(_, there)| *there == Ok(None)).map(|(id, _)| id.clone())),
                 Err(failure @ Failure::SessionOver(_)) => return Err(Setback::SessionOver(failure)),
                 Err(_) => {} // the server will tell one by one
             }
