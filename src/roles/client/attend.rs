@@ -196,9 +196,9 @@ impl Client {
                 if matches!(stored, Stored::NotEnded | Stored::Nothing) {
                     continue;
                 }
-                let Some((ended_as, remains)) = stored.finished(&task).await else { continue };
-                finished.push(ended_as);
-                if let Some(version) = remains {
+                let Some(ending) = stored.ending(&task).await else { continue };
+                finished.push(ending.finished);
+                if let Some(version) = ending.remains {
                     delivered.insert(task.n);
                     taken.push((task, version));
                 }

@@ -3,8 +3,7 @@
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::FuturesUnordered;
 
-use super::Finished;
-use super::ending::stored;
+use super::ending::{Ending, stored};
 use crate::coordination::{CommitError, Committer, Failure, Op, Reader, Session};
 use crate::records::TaskId;
 
@@ -17,7 +16,7 @@ pub(super) struct Calls {
     clean: Committer,
     reader: Reader,
     pub(super) submitting: FuturesUnordered<Call<Result<(), CommitError>>>,
-    pub(super) fetching: FuturesUnordered<Call<Result<Option<(Finished, Option<i32>)>, Failure>>>,
+    pub(super) fetching: FuturesUnordered<Call<Result<Option<Ending>, Failure>>>,
     pub(super) collecting: FuturesUnordered<Call<Result<(), CommitError>>>,
 }
 
@@ -49,7 +48,7 @@ impl Calls {
         let reader = self.reader.clone();
         let fetch = async move {
             let ended = match stored(&reader, &task).await {
-                Ok(stored) => Ok(stored.finished(&task).await),
+                Ok(stored) => Ok(stored.ending(&task).await),
                 Err(failure) => Err(failure),
             };
             (task.n, ended)

@@ -19,18 +19,26 @@ pub(super) enum Stored {
     Unreadable(Refusal),
 }
 
+/// How a task ended.
+#[derive(Debug)]
+pub(super) struct Ending {
+    pub(super) finished: Finished,
+    /// At which version what is left of it is to be removed, by whoever was told.
+    pub(super) remains: Option<i32>,
+}
+
 impl Stored {
-    /// How the task ended, and at which version what is left of it can be removed by whoever was told; `None` where it has
-    /// not ended.
-    pub(super) async fn finished(self, task: &TaskId) -> Option<(Finished, Option<i32>)> {
-        match self {
-            Stored::Outcome(node) => Some((Finished::with_outcome(task, &node.data).await, Some(1))),
-            Stored::Lost => Some((Finished::lost(task), Some(0))),
-            Stored::Nothing => Some((Finished::gone(task), None)),
+    /// How the task ended; `None` where it has not.
+    pub(super) async fn ending(self, task: &TaskId) -> Option<Ending> {
+        let (finished, remains) = match self {
+            Stored::Outcome(node) => (Finished::with_outcome(task, &node.data).await, Some(1)),
+            Stored::Lost => (Finished::lost(task), Some(0)),
+            Stored::Nothing => (Finished::gone(task), None),
             // It stays, for somebody who may read it.
-            Stored::Unreadable(refusal) => Some((Finished::without_outcome(task, refusal), None)),
-            Stored::NotEnded => None,
-        }
+            Stored::Unreadable(refusal) => (Finished::without_outcome(task, refusal), None),
+            Stored::NotEnded => return None,
+        };
+        Some(Ending { finished, remains })
     }
 }
 

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
 use super::calls::Calls;
+use super::ending::Ending;
 use super::room::Door;
 use super::{ClientError, Finished, Limit, RECONNECT, close, show};
 use crate::coordination::{
@@ -290,7 +291,7 @@ impl Submitter {
                     },
                     None => return Err(End::SessionOver),
                 },
-                Some((n, ended)) = calls.fetching.next() => self.fetched(n, ended?, &mut calls),
+                Some((n, ending)) = calls.fetching.next() => self.fetched(n, ending?, &mut calls),
                 Some(task) = self.deliveries.recv() => self.collect(task.n, &mut calls),
                 Some((n, collected)) = calls.collecting.next() => self.collected(n, collected)?,
                 () = session.over() => return Err(End::SessionOver),
@@ -454,11 +455,11 @@ impl Submitter {
         }
     }
 
-    /// `ended`: how, and at which version what is left of it can be removed; `None` where it has not ended after all.
-    fn fetched(&mut self, n: u32, ended: Option<(Finished, Option<i32>)>, calls: &mut Calls) {
+    /// It ended so, or has not ended after all.
+    fn fetched(&mut self, n: u32, ending: Option<Ending>, calls: &mut Calls) {
         let Some(Submitted::Fetching { gone_since }) = self.tasks.get(&n) else { return }; // dead, and delivered
-        match (ended, *gone_since) {
-            (Some((finished, remains)), _) => self.deliver(n, finished, remains),
+        match (ending, *gone_since) {
+            (Some(ending), _) => self.deliver(n, ending),
             (None, gone_since) => {
                 self.tasks.insert(n, Submitted::Outstanding);
                 if gone_since {
@@ -468,7 +469,7 @@ impl Submitter {
         }
     }
 
-    fn deliver(&mut self, n: u32, finished: Finished, remains: Option<i32>) {
+    fn deliver(&mut self, n: u32, Ending { finished, remains }: Ending) {
         self.tasks.insert(n, Submitted::Delivered(remains));
         let _ = self.finished.send((self.id.task(n), finished));
     }
