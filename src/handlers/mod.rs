@@ -23,7 +23,7 @@ mod exec;
 mod sleep;
 mod zkbench;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -114,6 +114,9 @@ impl<E: std::error::Error> From<E> for TaskError {
     }
 }
 
+/// How large a small payload is, in bytes.
+const LIGHT_BYTES_MAX: usize = 64 * 1024;
+
 /// A task that runs.
 pub(crate) type Running = Pin<Box<dyn Future<Output = Result<Value, TaskError>> + Send>>;
 type Run = Arc<dyn Fn(Task) -> Running + Send + Sync>;
@@ -122,6 +125,8 @@ type Run = Arc<dyn Fn(Task) -> Running + Send + Sync>;
 #[derive(Clone, Default)]
 pub struct Handlers {
     by_kind: BTreeMap<String, Run>,
+    /// Those that are known never to block, nor to take long over a small payload.
+    light: BTreeSet<String>,
 }
 
 impl Handlers {
@@ -132,7 +137,8 @@ impl Handlers {
 
     /// `sleep` and `echo`, which anybody may run.
     pub fn builtin() -> Self {
-        Self::none().with("sleep", Sleep).with("echo", Echo)
+        let light = ["sleep", "echo"].map(str::to_owned).into();
+        Handlers { light, ..Self::none().with("sleep", Sleep).with("echo", Echo) }
     }
 
     /// One more kind.
@@ -142,6 +148,7 @@ impl Handlers {
             let handler = handler.clone();
             Box::pin(async move { handler.run(task).await })
         });
+        self.light.remove(kind);
         self.by_kind.insert(kind.to_owned(), run);
         self
     }
@@ -149,6 +156,11 @@ impl Handlers {
     /// The kinds, sorted.
     pub fn kinds(&self) -> Vec<String> {
         self.by_kind.keys().cloned().collect()
+    }
+
+    /// Whether a task may be run on a thread that must not be held up.
+    pub(crate) fn is_light(&self, kind: &str, payload: &[u8]) -> bool {
+        payload.len() <= LIGHT_BYTES_MAX && self.light.contains(kind)
     }
 
     /// Begins a task, or `None` where its kind is not among these.

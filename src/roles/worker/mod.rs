@@ -274,8 +274,12 @@ impl Shift {
     fn fill_slots(&mut self) {
         while !self.paused && self.busy < self.worker.slots as usize {
             let Some((assignment, loaded)) = self.queue.pop_front() else { return };
-            let threads = match self.threads.handle() {
-                Ok(threads) => threads.clone(),
+            // To hand a task to another thread and back costs more than the lightest ones.
+            let light =
+                loaded.payload.as_ref().is_ok_and(|payload| self.worker.handlers.is_light(&loaded.job.kind, payload));
+            let threads = if light { None } else { Some(self.threads.handle().cloned()) };
+            let threads = match threads.transpose() {
+                Ok(threads) => threads,
                 Err(lacking) => return self.cannot_begin(assignment, &loaded, &lacking),
             };
             let Some(entry) = self.entries.get_mut(&assignment) else { continue };
@@ -302,7 +306,10 @@ impl Shift {
                 running,
                 signals: signals.clone(),
             };
-            let abort = self.running.spawn_on(attempt.run(), &threads);
+            let abort = match threads {
+                Some(threads) => self.running.spawn_on(attempt.run(), &threads),
+                None => self.running.spawn(attempt.run()),
+            };
             let slot = InSlot { loaded, signals, abort, since: Instant::now(), shown: false };
             entry.stage = Stage::Running(slot);
             self.busy += 1;

@@ -1,4 +1,4 @@
-//! Where handlers run: on threads of their own.
+//! Where handlers run: on threads of their own, but for the lightest of ours.
 //!
 //! The session and its lease live on the runtime of the program. A handler that blocks its thread, on every core, delays
 //! other handlers at most; and what a handler starts ends with these threads and not with the worker's.
