@@ -107,7 +107,7 @@ public class Neighbour {
                     }
                 create(deed, "/tasks/garbage" + uid, bytes("{\"kind\": [\"not\", \"a\", \"kind\"]"));
                 create(deed, "/tasks/garbage" + uid + "/tenth", bytes("\u0000\u0001"));
-                String path = "/tasks/deep";
+                String path = "/tasks/deep" + uid;
                 for (int level = 0; level < 20; level++, path += "/deep") create(deed, path, new byte[0]);
             }
             case "fat" -> {

@@ -5,24 +5,8 @@
 #             what is not; whoever's clock is wrong says so once, with the offset.
 # Takes:      about 40 s.
 
-# find_faketime: sets faketime to the library; fails where there is none.
-find_faketime() {
-    faketime=$(compgen -G '/usr/lib/*/faketime/libfaketime.so.1' || compgen -G '/usr/lib*/faketime/libfaketime.so.1') || return 1
-    faketime=${faketime%%$'\n'*}
-}
-# install_faketime: Debian's package, as scenarios/zookeeper installs ZooKeeper, and not while that does.
-install_faketime() {
-    local sudo=()
-    command -v apt-get || return 1
-    if [[ $(id -u) != 0 ]]; then sudo -n true || return 1; sudo=(sudo -n); fi
-    (
-        flock 9
-        export DEBIAN_FRONTEND=noninteractive
-        "${sudo[@]}" apt-get update -qq && "${sudo[@]}" apt-get install -y -qq --no-install-recommends libfaketime
-    ) 9<"$here/zookeeper"
-} >>"$work/faketime.log" 2>&1
-find_faketime || install_faketime || true
-check "there is libfaketime on this machine (else: apt-get install libfaketime)" find_faketime
+faketime=$("$here/faketime" 2>>"$work/faketime.log") || true
+check "there is libfaketime on this machine (else: apt-get install libfaketime)" test -e "$faketime"
 
 # clock OFFSET COMMAND...: with the clock so far off; none is right. Only the wall clock: leases go by the monotonic one.
 clock() {

@@ -230,7 +230,7 @@ async fn herd(chaos: &Chaos, servers: &Servers) -> anyhow::Result<Vec<Process>> 
             [
                 ("LD_PRELOAD", library.display().to_string()),
                 ("FAKETIME", offset.to_owned()),
-                ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()), // which they do not share with anybody
+                ("DONT_FAKE_MONOTONIC", "1".to_owned()), // which they do not share with anybody
             ]
         });
         herd.iter_mut().filter(|process| process.name == name).for_each(|process| process.env.extend(clock.clone()));

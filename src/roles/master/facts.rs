@@ -8,7 +8,7 @@ use tracing::{debug, info, warn};
 use super::window::Window;
 use super::{Refresh, Standing};
 use crate::coordination::{Change, Node, paths};
-use crate::records::tree::{self, BelowTasks, WORKERS};
+use crate::records::tree::{self, BelowTasks, TASKS, WORKERS};
 use crate::records::{JobId, JobRecord, TaskId, TaskState, WorkerId, WorkerRecord};
 
 impl Standing {
@@ -29,7 +29,7 @@ impl Standing {
                             Ok(state) => tasks.push((task, Some((node.version, state)))),
                             Err(error) => self.complain(&task.path(), error),
                         },
-                        (Err(error), _) => self.complain(&path, error),
+                        (Err(error), _) => self.complain(&paths::join(TASKS, &path), error),
                     }
                 }
                 self.ledger.tasks_are(&jobs, &tasks, &clients);
@@ -50,7 +50,7 @@ impl Standing {
                 (Ok(BelowTasks::Task(task)), node) => self.task_is(&task, node.as_ref()),
                 (Ok(BelowTasks::Job(_)), None) => {}
                 (Ok(BelowTasks::Client(job, name)), _) => self.ledger.client_is(&job, &name, true),
-                (Err(error), _) => self.complain(&path, error),
+                (Err(error), _) => self.complain(&paths::join(TASKS, &path), error),
             },
             Change::Deleted(path) => match tree::below_tasks(&path) {
                 Ok(BelowTasks::Job(job)) => self.ledger.job_gone(&job),
