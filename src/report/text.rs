@@ -206,10 +206,12 @@ fn chaos_runs(page: &mut String, chaos: &[ChaosOutput]) {
         return;
     }
     page.push_str(
-        "## Chaos\n\n`scenarios/chaos --seed N --minutes M`: 3 masters, 4 workers, 7 clients (two of them with \
-         tasks that fail, hang, kill their worker, are cancelled, delayed, keyed or attached, or wait for others, and two that \
-         submit thousands at once while replies to their large writes are cut off) and 3 ZooKeeper servers under a schedule of \
-         faults drawn from the seed; then everything heals, and two verdicts are demanded. *Witnessed* are executions that were \
+        "## Chaos\n\n`scenarios/chaos --seed N --minutes M`: 3 masters, 5 workers (one without a temporary \
+         directory), 7 clients (two of them with tasks that fail, hang, kill their worker, leave programs behind, return much, are \
+         cancelled by the thousand, delayed, keyed or attached, or wait for others, and two that submit thousands at once while \
+         replies to their large writes are cut off) and 3 ZooKeeper servers, beside a neighbour who leaves unreadable, fat and \
+         senseless znodes, a persistent candidate and a worker that runs nothing, under a schedule of faults drawn from the seed; \
+         four clocks are an hour off. Then everything heals, and two verdicts are demanded. *Witnessed* are executions that were \
          reported with their fencing token to a second witness, which does not hear of those that come by the thousand.\n\n\
          | seed | faults | replies cut | submitted | ended | witnessed | takeovers | longest stall once healed | safe | live |\n\
          |---|---|---|---|---|---|---|---|---|---|\n",
