@@ -9,3 +9,14 @@ mod unsuccessful;
 pub mod worker;
 
 pub use life::{Role, run};
+
+use crate::coordination::Refusal;
+
+/// How often a transaction is tried that others make refused each time: those who keep to the protocol do so a few times at
+/// most, whoever does not is not waited for.
+const TRIES_MAX: usize = 20;
+
+/// Others were faster each time.
+fn gave_up(path: &str) -> Refusal {
+    Refusal::Other(format!("others changed {path} {TRIES_MAX} times meanwhile: giving up"))
+}

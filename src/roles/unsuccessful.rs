@@ -1,5 +1,6 @@
 //! The end of a task that is not done: its job is marked in the same step, because jobs after it depend on its success.
 
+use super::{TRIES_MAX, gave_up};
 use crate::coordination::{CommitError, Committer, Failure, Op, Reader, Refusal};
 use crate::records::{JobId, JobRecord, Outcome, TaskId};
 
@@ -20,7 +21,7 @@ pub(super) async fn commit(
     job: &JobId,
     ops: Vec<Op>,
 ) -> Result<(), CommitError> {
-    loop {
+    for _ in 0..TRIES_MAX {
         let node = reader.read(job.path()).await.map_err(|failure| match failure {
             Failure::Refused(refusal) => CommitError::Refused { at: 0, refusal, unanswered: false },
             Failure::Unknown(cause) | Failure::SessionOver(cause) => CommitError::SessionOver(cause),
@@ -36,4 +37,5 @@ pub(super) async fn commit(
             done => return done,
         }
     }
+    Err(CommitError::Refused { at: ops.len(), refusal: gave_up(&job.path()), unanswered: false })
 }

@@ -11,7 +11,7 @@ use super::{Client, ClientError, Selected, close};
 use crate::coordination::{CommitError, Committer, Failure, Op, Reader, Refusal, paths, read_all};
 use crate::records::tree::{later_job, task_number};
 use crate::records::{JobId, JobRecord, Outcome, OutcomeStatus, TaskId, TaskState, Withdrawn};
-use crate::roles::unsuccessful;
+use crate::roles::{TRIES_MAX, gave_up, unsuccessful};
 
 /// How many tasks are read or written at a time.
 const CHUNK: usize = 1_000;
@@ -229,7 +229,7 @@ impl Client {
         job: &JobId,
         change: impl Fn(&mut JobRecord),
     ) -> Result<JobRecord, ClientError> {
-        loop {
+        for _ in 0..TRIES_MAX {
             let (before, version) = self.record(job).await?;
             let mut record = before.clone();
             change(&mut record);
@@ -244,6 +244,7 @@ impl Client {
                 Err(failure) => return Err(failure.into()),
             }
         }
+        Err(Failure::Refused(gave_up(&job.path())).into())
     }
 
     pub(super) async fn delete(&self, path: String) -> Result<(), ClientError> {

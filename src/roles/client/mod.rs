@@ -47,7 +47,7 @@ use tokio::task::spawn_blocking;
 use crate::coordination::{ConnectError, Failure, MultiFailure, Op, Refusal, Session, paths};
 use crate::records::tree::{has_tasks, is_ephemeral};
 use crate::records::{DATA_BYTES_MAX, JobId, JobRecord, Outcome, OutcomeStatus, TaskId, TaskState};
-use crate::roles::closing;
+use crate::roles::{TRIES_MAX, closing, gave_up};
 
 /// How long the first session may take.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -292,7 +292,7 @@ async fn show(session: &Session, client: &str) -> Result<(), Failure> {
 /// The row *close*: the job goes, with the marks of whoever attends it, and its key is free. Returns whether the job is
 /// gone; it stays where a task or an outcome is left in it.
 async fn close(session: &Session, job: &JobId) -> Result<bool, Failure> {
-    loop {
+    for _ in 0..TRIES_MAX {
         let delete = |path| Op::Delete { path, version: None };
         let Some(names) = session.children(&job.path()).await? else { return Ok(true) };
         let data = session.children(&job.data_path()).await?;
@@ -312,7 +312,8 @@ async fn close(session: &Session, job: &JobId) -> Result<bool, Failure> {
         match session.multi(&ops).await {
             Ok(_) => {
                 if let Some(directory) = record.and_then(|record| record.spill) {
-                    crate::spill::remove(&directory, job);
+                    let job = job.clone();
+                    let _ = spawn_blocking(move || crate::spill::remove(&directory, &job)).await;
                 }
                 return Ok(true);
             }
@@ -327,4 +328,5 @@ async fn close(session: &Session, job: &JobId) -> Result<bool, Failure> {
             Err(error) => return Err(error.failure),
         }
     }
+    Err(Failure::Refused(gave_up(&job.path())))
 }

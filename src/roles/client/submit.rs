@@ -14,12 +14,10 @@ use tokio::task::spawn_blocking;
 use super::submitter::{Command, Ends, Submission, Submitter, UNACKNOWLEDGED_MAX};
 use super::{CONNECT, ClientError, Finished, Limit};
 use crate::coordination::{Failure, Op, Refusal, Session, SessionConfig, paths};
-use crate::records::tree::{has_tasks, key_path};
+use crate::records::tree::{TASKS, has_tasks, key_path};
 use crate::records::{DATA_BYTES_MAX, JobId, JobRecord, Policy, TaskId};
+use crate::roles::{TRIES_MAX, gave_up};
 use crate::spill;
-
-/// How many sessions may end while the job is being opened.
-const TRIES_MAX: usize = 5;
 
 /// What job to open.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -148,7 +146,7 @@ async fn create(
     record: &JobRecord,
     rng: &mut impl Rng,
 ) -> Result<(JobId, String), ClientError> {
-    loop {
+    for _ in 0..TRIES_MAX {
         let id: JobId =
             format!("{name}-{}", paths::uid(rng)).parse().map_err(|error| Failure::Refused(Refusal::Other(error)))?;
         let client = id.client_path(&paths::uid(rng));
@@ -181,6 +179,7 @@ async fn create(
             Err((failure, _)) => return Err(failure.into()),
         }
     }
+    Err(Failure::Refused(gave_up(&record.key.as_deref().map_or(TASKS.to_owned(), key_path))).into())
 }
 
 /// Gives a key to a job, where nobody has it or the one who has it has ended: sealed, with no task left that waits, runs
