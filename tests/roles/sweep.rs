@@ -48,7 +48,7 @@ async fn a_hundred_jobs_that_nobody_attends_are_gone_in_seconds() {
 async fn a_job_that_cannot_be_swept_keeps_no_other_from_it() {
     let config = fresh_config();
     let (_m, session) = sweeping(&config).await;
-    let strays = (0..201).map(|n| create(format!("/data/stuck/{n:010}"), b"a payload without a task".to_vec()));
+    let strays = (0..201).map(|n| create(format!("/data/stuck/stray-{n}"), b"not of the protocol".to_vec()));
     make(&session, "stuck", strays.collect()).await;
     until("it is looked at", async || {
         JobRecord::from_json(&node(&session, "/tasks/stuck").await.data).expect("valid").sealed
@@ -66,6 +66,8 @@ async fn a_job_that_cannot_be_swept_keeps_no_other_from_it() {
     let (task, data) = ("/tasks/other/0000000000".to_owned(), "/data/other/0000000000".to_owned());
     let set = Op::Set { path: task.clone(), data: dead, version: Some(0) };
     make(&session, "other", vec![create(task, Vec::new()), create(data, b"payload".to_vec()), set]).await;
+    // Somebody's hand has deleted its task.
+    make(&session, "lost", vec![create("/data/lost/0000000000".to_owned(), b"payload".to_vec())]).await;
     make(&session, "last", Vec::new()).await;
     until("the others are swept", async || children(&session, "/tasks").await == ["stuck"]).await;
     assert_eq!(children(&session, "/data").await, ["stuck"]);

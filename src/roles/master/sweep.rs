@@ -38,8 +38,9 @@ struct Clearing {
     all: bool,
     /// The versions of its dead tasks.
     dead: HashMap<u32, i32>,
-    /// What is left to be looked at below `/data/<job>`; `None` before that was listed.
-    names: Option<Vec<String>>,
+    /// What is left to be looked at below `/data/<job>`, and whether it is a task's that is there; `None` before that was
+    /// listed.
+    names: Option<Vec<(String, bool)>>,
 }
 
 /// What a round came to.
@@ -133,19 +134,29 @@ impl Hand {
         let names = match names {
             Some(names) => names,
             None => {
-                let behind = *all && has_tasks(self.session.children(&job.path()).await?.unwrap_or_default());
-                if behind || !self.seal(job).await? {
+                if !self.seal(job).await? {
                     return Ok(false);
                 }
-                names.insert(self.session.children(&job.data_path()).await?.unwrap_or_default())
+                // After that no task comes any more.
+                let tasks = self.session.children(&job.path()).await?.unwrap_or_default();
+                if *all && has_tasks(&tasks) {
+                    return Ok(false); // the mirror is behind
+                }
+                let tasks: HashSet<String> = tasks.into_iter().collect();
+                let stored = self.session.children(&job.data_path()).await?.unwrap_or_default();
+                let with_task = |name: String| {
+                    let has_task = tasks.contains(&name);
+                    (name, has_task)
+                };
+                names.insert(stored.into_iter().map(with_task).collect())
             }
         };
         let some = names.split_off(names.len().saturating_sub(ZNODES_MAX));
         let mut removals = Vec::new();
-        for name in &some {
+        for (name, has_task) in &some {
             removals.extend(match all {
                 true => Some(vec![Op::Delete { path: paths::join(&job.data_path(), name), version: None }]),
-                false => self.removal(job, name, dead).await?,
+                false => self.removal(job, name, *has_task, dead).await?,
             });
         }
         let committer = self.committer();
@@ -178,12 +189,13 @@ impl Hand {
         Ok(true)
     }
 
-    /// What removes a child of `/data/<job>`, if it may go: an outcome, a dead task with its payload, or what keeps the job for
-    /// one that is gone.
+    /// What removes a child of `/data/<job>`, if it may go: an outcome, a dead task with its payload, the payload of a task that
+    /// somebody's hand has deleted, or what keeps the job for one that is gone.
     async fn removal(
         &self,
         job: &JobId,
         name: &str,
+        has_task: bool,
         dead: &HashMap<u32, i32>,
     ) -> Result<Option<Vec<Op>>, MultiFailure> {
         let delete = |version| Op::Delete { path: paths::join(&job.data_path(), name), version };
@@ -197,6 +209,7 @@ impl Hand {
             let is_gone = self.session.get(&later.path()).await?.is_none();
             return Ok(is_gone.then(|| vec![delete(None)]));
         }
-        Ok((!is_ephemeral(name)).then(|| vec![delete(Some(1))]))
+        let is_lost = !has_task && task_number(name).is_ok();
+        Ok((!is_ephemeral(name)).then(|| vec![delete((!is_lost).then_some(1))]))
     }
 }
