@@ -59,9 +59,9 @@ public class Neighbour {
         void make() throws KeeperException, InterruptedException;
     }
 
-    /** Until there is an answer: a server may be away. */
+    /** Until there is an answer, for two minutes at most: servers may be away. */
     static void insist(Call call) throws Exception {
-        while (true) {
+        for (long until = System.nanoTime() + 120_000_000_000L; System.nanoTime() < until; ) {
             try {
                 call.make();
                 return;
@@ -71,6 +71,7 @@ public class Neighbour {
                 Thread.sleep(100);
             }
         }
+        throw new KeeperException.ConnectionLossException();
     }
 
     void create(String deed, String path, byte[] data, List<ACL> acl, CreateMode mode) throws Exception {

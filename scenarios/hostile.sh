@@ -30,6 +30,7 @@ neighbour() {
     echo "$*" >&"$neighbour_in"
     until_true "the neighbour has done: $*" grep -qx "$*" "$work/neighbour.out"
 }
+long=$((1000000 + $$)) # a length of time that nobody else sleeps
 deeds=(unreadable candidate garbage fat greedy)
 
 herd 1 3 --allow exec
@@ -58,7 +59,7 @@ for deed in "${deeds[@]}"; do neighbour begin "$deed"; done
 wrong() {
     submit blocked --kind block --data 8 --count 4 --wait -o json
     submit panicked --kind panic --count 4 --wait -o json
-    submit parents --kind exec --count 8 --timeout 20s --wait -o json -- sh -c 'sleep 4242 & setsid sleep 4242 & exit 0'
+    submit parents --kind exec --count 8 --timeout 20s --wait -o json -- sh -c "sleep $long & setsid sleep $long & exit 0"
     head -c 400000 /dev/zero | tr '\0' x >"$work/large"
     local large nobody abyss
     large=$(client submit --kind echo --count 200 --data "@$work/large" -o quiet)
@@ -91,7 +92,7 @@ ended panicked
 check "handlers whose tasks panic fail" test "$(outcomes "$work/panicked.out" dead)$(outcomes "$work/panicked.out" failed)" = 04
 check "and their worker lives" registered rude
 done_by parents 8
-check "nothing that a program left behind outlives its task" eval '! pgrep -f "^sleep 4242"'
+check "nothing that a program left behind outlives its task" eval "! pgrep -f '^sleep $long\$'"
 ended robbed
 check "who was robbed of a task is told, and ends with 1 (exit code $exit_code)" test "$exit_code" = 1
 check "it was lost by hand" grep -q 'lost by hand' "$work/robbed.out"

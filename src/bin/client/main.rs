@@ -207,7 +207,8 @@ async fn look_with(client: &mut Client, command: Command) -> Result<Exit, Client
                 Output::Table => println(&format!("{job}: {} done, {} failed", tally.done, tally.failed)),
             }
             if tally.lost > 0 {
-                name_lost(client, job).await?;
+                // Whoever attends the job may have closed it by now, and was told.
+                let _ = name_lost(client, job).await;
             }
             verdict(&tally)
         }
