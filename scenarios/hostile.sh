@@ -8,6 +8,7 @@
 #             culprit once; the auditor finds what was done by hand, and nothing else.
 # Takes:      about 60 s.
 
+export HERDSMAN_SESSION_TIMEOUT=10s # as people have it: nobody is lost here
 faketime=$("$here/faketime" 2>>"$work/faketime.log") || true
 check "there is libfaketime on this machine (else: apt-get install libfaketime)" test -e "$faketime"
 # off OFFSET COMMAND...: its process's clock is so far off.
