@@ -46,6 +46,8 @@ pub(crate) struct Job {
     pub(crate) interrupted: BTreeMap<u32, Interrupted>,
     /// Tasks that are not attempted any more.
     pub(crate) dead: BTreeSet<u32>,
+    /// Those of them whose znodes may not be set, though an attempt has ended, and the versions at which that was refused.
+    pub(super) refused: HashMap<u32, i32>,
     /// Tasks whose znode was set since its creation.
     pub(crate) attempted: HashMap<u32, Attempted>,
     /// The clients that attend the job, by their znodes' names.
@@ -74,6 +76,7 @@ impl Job {
             held: HashMap::new(),
             interrupted: BTreeMap::new(),
             dead: BTreeSet::new(),
+            refused: HashMap::new(),
             attempted: HashMap::new(),
             clients: BTreeSet::new(),
             idle_since: None,

@@ -279,6 +279,9 @@ impl Ledger {
         if version < job.version(task.n) {
             return None; // an older read, overtaken
         }
+        if job.refused.get(&task.n).is_some_and(|refused| *refused >= version) {
+            return None; // an attempt of it has ended, and that cannot be written
+        }
         let is_news = version > job.version(task.n);
         if job.interrupted.get(&task.n).is_some_and(|interrupted| interrupted.version != version) {
             self.not_interrupted(task); // somebody has ended that attempt
@@ -324,6 +327,15 @@ impl Ledger {
         self.task_gone(task);
         if let Some(job) = self.job_keys.get(&task.job).and_then(|key| self.jobs.get_mut(key)) {
             job.dead.insert(task.n);
+        }
+    }
+
+    /// The end of an attempt may not be written to a task's znode (an ACL, a quota): at this version it is left alone, and
+    /// counts as dead.
+    pub fn task_is_refused(&mut self, task: &TaskId, version: i32) {
+        self.task_is_malformed(task);
+        if let Some(job) = self.job_keys.get(&task.job).and_then(|key| self.jobs.get_mut(key)) {
+            job.refused.insert(task.n, version);
         }
     }
 
@@ -416,6 +428,7 @@ impl Ledger {
         let Some(job) = self.jobs.get_mut(&key) else { return };
         job.unwait(n);
         job.dead.remove(&n);
+        job.refused.remove(&n);
         if let Some(at) = job.deferred.remove(&n) {
             self.deferred.remove(&(at, key, n));
         }

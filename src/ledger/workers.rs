@@ -47,6 +47,8 @@ pub(crate) struct Worker {
     pub(crate) stops: bool,
     /// It is gone from the tree, and it is not settled yet what that means for the tasks that it had.
     pub(super) lost: bool,
+    /// The tree does not take its list, and it rests.
+    refused: bool,
     /// How it fares with tasks of which the last failed at once, by their needs.
     pub(super) health: HashMap<Arc<Needs>, Health>,
 }
@@ -103,9 +105,9 @@ impl Worker {
         self.bytes + ENTRY_BYTES > RECORD_BYTES_MAX
     }
 
-    /// Whether its record is there, and fits into a request.
+    /// Whether its record is there, may be set, and fits into a request.
     pub(crate) fn is_writable(&self) -> bool {
-        self.bytes <= WRITABLE_BYTES_MAX && !self.lost
+        self.bytes <= WRITABLE_BYTES_MAX && !self.lost && !self.refused
     }
 }
 
@@ -146,6 +148,9 @@ impl Ledger {
         let rested = self.resting.iter().filter(|(_, until)| **until <= self.clock_ms).map(|(id, _)| id.clone());
         for id in rested.collect::<Vec<_>>() {
             self.resting.remove(&id);
+            if let Some(worker) = self.workers.get_mut(&id) {
+                worker.refused = false;
+            }
             self.refresh_load(&id);
         }
     }
@@ -169,6 +174,7 @@ impl Ledger {
             refilling: false,
             stops: false,
             lost: false,
+            refused: false,
             health: HashMap::new(),
         };
         self.workers.insert(id.clone(), worker);
@@ -248,10 +254,24 @@ impl Ledger {
     pub fn worker_lost(&mut self, id: &WorkerId) {
         let Some(worker) = self.workers.get_mut(id) else { return };
         worker.lost = true;
-        let unwritten: Vec<Entry> = worker.list.range(worker.written..).map(|(_, entry)| entry.clone()).collect();
         if self.reserved.as_ref() == Some(id) {
             self.reserve(None);
         }
+        self.take_back_unwritten(id);
+    }
+
+    /// A worker's list may not be set (an ACL, a quota): what was not written to it waits again, and the worker is given
+    /// nothing for a while. What it has in the tree stays with it.
+    pub fn list_refused(&mut self, id: &WorkerId) {
+        let Some(worker) = self.workers.get_mut(id) else { return };
+        worker.refused = true;
+        self.rest(id, REST_MS_MAX.unsigned_abs());
+        self.take_back_unwritten(id);
+    }
+
+    fn take_back_unwritten(&mut self, id: &WorkerId) {
+        let Some(worker) = self.workers.get(id) else { return };
+        let unwritten: Vec<Entry> = worker.list.range(worker.written..).map(|(_, entry)| entry.clone()).collect();
         for entry in unwritten {
             self.release(entry.job, entry.n);
             if let Some(job) = self.jobs.get_mut(&entry.job) {
@@ -423,7 +443,7 @@ impl Ledger {
         if !given_nothing && worker.refilling && worker.alone == 0 && !reserved {
             self.open.insert((length - slots, id.clone()));
         }
-        if worker.list.len() > worker.window && !worker.lost {
+        if worker.list.len() > worker.window && !worker.lost && !worker.refused {
             self.over.insert(id.clone())
         } else {
             self.over.remove(id)

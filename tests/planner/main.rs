@@ -675,3 +675,36 @@ fn idle_jobs_are_named_by_how_long_they_are_idle_and_one_that_was_looked_at_begi
     ledger.passes(Duration::from_secs(5));
     assert_eq!(idle(&ledger, 2), ["c"], "time does not go back");
 }
+
+#[test]
+fn a_worker_whose_list_was_refused_is_given_nothing_for_a_minute_and_what_it_was_to_have_waits_again() {
+    let mut ledger = backlog(4);
+    ledger.wake(0);
+    ledger.worker_is(&worker("w"), &runs(2, &["k"]));
+    assert_eq!(write(&mut ledger).assigned, 2);
+    ledger.task_gone(&job("j").task(0));
+    assert_eq!(plan(&mut ledger).assigned, 1);
+    ledger.list_refused(&worker("w"));
+    assert_eq!(ledger.counts().assigned, 1, "what is in the tree stays");
+    ledger.task_gone(&job("j").task(1));
+    assert!(plan(&mut ledger).is_empty() && tidy(&mut ledger).is_empty());
+    ledger.wake(60_000);
+    assert_eq!(lists(&mut ledger)["w"], ["j/0000000002", "j/0000000003"]);
+}
+
+#[test]
+fn a_task_that_may_not_be_written_counts_as_dead_until_it_is_at_another_version() {
+    let mut ledger = backlog(1);
+    ledger.worker_is(&worker("w"), &runs(1, &["k"]));
+    write(&mut ledger);
+    ledger.worker_gone(&worker("w"), None);
+    assert_eq!(plan(&mut ledger).interrupted.len(), 1);
+    ledger.task_is_refused(&job("j").task(0), 0);
+    ledger.worker_is(&worker("other"), &runs(1, &["k"]));
+    let as_it_is = (job("j").task(0), Some((0, TaskState::default())));
+    ledger.tasks_are(&[(job("j"), 1, Some(kind("k")))], &[as_it_is], &[]);
+    assert!(plan(&mut ledger).is_empty());
+    assert_eq!((ledger.counts().dead, ledger.has_outstanding(&job("j"))), (1, false));
+    ledger.task_is(&job("j").task(0), 1, &TaskState::default());
+    assert_eq!(lists(&mut ledger)["other"], ["j/0000000000@1"]);
+}

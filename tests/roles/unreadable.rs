@@ -1,12 +1,12 @@
-//! Znodes with an ACL of their own, which the herd may not read: each hurts only itself.
+//! Znodes with an ACL of their own, which the herd may not read, or not write: each hurts only itself.
 
 use futures::future::join_all;
 use herdsman::coordination::{Op, Session, SessionConfig};
-use herdsman::records::{JobRecord, Policy, TaskState};
+use herdsman::records::{JobRecord, Policy, TaskState, WorkerRecord};
 use herdsman::roles::client::{Client, FinishedStatus, JobSpec, Selected, open, view};
 
 use crate::support::herd::{master, worker};
-use crate::support::{all, children, connect, forbid, fresh_config, next, node, until};
+use crate::support::{all, children, connect, forbid, forbid_writing, fresh_config, next, node, refused_below, until};
 
 async fn create(session: &Session, path: &str, data: Vec<u8>) {
     session.write(Op::Create { path: path.to_owned(), data }).await.unwrap_or_else(|e| panic!("{path}: {e}"));
@@ -105,4 +105,83 @@ async fn an_outcome_that_may_not_be_read_keeps_nobody_from_the_others() {
     let tally = client.results(&id, false, false, deliver).await.expect("delivered");
     assert_eq!((tally.done, tally.failed), (9, 1));
     assert_eq!(children(&session, &id.data_path()).await, ["0000000003"], "it stays");
+}
+
+/// Something of the leader's is refused for ever: it must not be tried again and again. What is there already (the roots) is
+/// refused to each member once.
+fn assert_calm(config: &SessionConfig) {
+    let refused = refused_below(config);
+    assert!(refused < 30, "{refused} transactions were refused");
+}
+
+/// A worker that does nothing, until its session ends.
+async fn idler(config: &SessionConfig, name: &str) -> Session {
+    let session = connect(config).await;
+    let record = WorkerRecord::new(2, vec!["echo".to_owned()]);
+    let create = Op::CreateEphemeral { path: format!("/workers/{name}"), data: record.to_json(), sequential: false };
+    session.write(create).await.expect("created");
+    session
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_whose_list_may_not_be_written_is_given_nothing_and_the_others_go_on() {
+    let config = fresh_config();
+    let session = connect(&config).await;
+    let _m = master(&config, "m");
+    until("it leads", async || children(&session, "/master").await.len() == 1).await;
+    let _stuck = idler(&config, "stuck-0badcafe").await;
+    forbid_writing(&config, "/workers/stuck-0badcafe").await;
+    let (job, mut results) = open(&config, JobSpec::new("echo"), &mut rand::rng()).await.expect("opened");
+    job.submit(b"alone".to_vec()).await.expect("acknowledged");
+    // The only one there is.
+    until("it was tried", async || refused_below(&config) > 0).await;
+    let _w = worker(&config, "w");
+    assert!(next(&mut results).await.expect("an outcome").is_done());
+    for _ in 0..3 {
+        echoes(&config, 20).await;
+    }
+    let stuck = WorkerRecord::from_json(&node(&session, "/workers/stuck-0badcafe").await.data).expect("readable");
+    assert!(stuck.assigned.is_empty());
+    assert_calm(&config);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_whose_end_may_not_be_written_stops_nobody() {
+    let config = fresh_config();
+    let session = connect(&config).await;
+    let _m = master(&config, "m");
+    until("it leads", async || children(&session, "/master").await.len() == 1).await;
+    for (n, forbid_it) in [false, true].into_iter().enumerate() {
+        let name = format!("gone-0badcaf{n}");
+        let gone = idler(&config, &name).await;
+        let (job, mut results) = open(&config, JobSpec::new("echo"), &mut rand::rng()).await.expect("opened");
+        let tasks = [job.submit(b"0".to_vec()).await, job.submit(b"1".to_vec()).await].map(|task| task.expect("there"));
+        job.seal().await.expect("sealed");
+        until("both are assigned", async || {
+            let record = WorkerRecord::from_json(&node(&session, &format!("/workers/{name}")).await.data);
+            record.expect("readable").assigned.len() == 2
+        })
+        .await;
+        if forbid_it {
+            forbid(&config, &tasks[0].path()).await;
+        } else {
+            forbid_writing(&config, &tasks[0].path()).await;
+        }
+        gone.close().await;
+        until("the other attempt has ended", async || node(&session, &tasks[1].path()).await.version == 1).await;
+        let w = worker(&config, "w");
+        let finished = next(&mut results).await.expect("an outcome");
+        assert!(finished.is_done() && finished.task == tasks[1].to_string(), "{finished:?}");
+        echoes(&config, 20).await;
+        // It can be got rid of.
+        let client = Client::connect(&config).await.expect("ZooKeeper is up");
+        let rest = Selected { job: job.id().clone(), tasks: None };
+        assert_eq!(client.cancel(&rest, "enough").await.expect("cancelled"), 1);
+        // ZooKeeper tells nobody of the end of what he may not read.
+        if !forbid_it {
+            assert_eq!(next(&mut results).await.expect("an outcome").status, FinishedStatus::Cancelled);
+        }
+        w.stop().await;
+    }
+    assert_calm(&config);
 }

@@ -170,11 +170,19 @@ pub async fn children(session: &Session, path: &str) -> Vec<String> {
 
 /// Gives a znode an ACL that lets nobody here read it: only a machine whose address nobody has.
 pub async fn forbid(config: &SessionConfig, path: &str) {
+    set_acl(config, path, Acl::new(Permission::ALL, AuthId::new("ip", "192.0.2.1"))).await;
+}
+
+/// Gives a znode an ACL that lets everybody read it, and nobody write.
+pub async fn forbid_writing(config: &SessionConfig, path: &str) {
+    set_acl(config, path, Acl::new(Permission::READ, AuthId::anyone())).await;
+}
+
+async fn set_acl(config: &SessionConfig, path: &str, acl: Acl) {
     let client = zookeeper_client::Client::connect(&config.zookeeper.to_string()).await.expect("ZooKeeper is up");
     let text = config.zookeeper.to_string();
     let client = client.chroot(&text[text.find('/').expect("tests have a chroot")..]).expect("a path");
-    let nobody = [Acl::new(Permission::ALL, AuthId::new("ip", "192.0.2.1"))];
-    client.set_acl(path, &nobody, None).await.unwrap_or_else(|e| panic!("{path}: {e}"));
+    client.set_acl(path, &[acl], None).await.unwrap_or_else(|e| panic!("{path}: {e}"));
 }
 
 /// How many transactions ZooKeeper has refused to the sessions that wrote below this chroot; its log holds those too.

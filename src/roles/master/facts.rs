@@ -195,7 +195,7 @@ impl Standing {
     }
 
     /// Names a malformed znode, once. It is left alone, and nothing else suffers from it.
-    fn complain(&mut self, path: &str, error: String) {
+    pub(super) fn complain(&mut self, path: &str, error: String) {
         if self.complaints.len() < 10_000 && self.complaints.insert(path.to_owned(), error.clone()).is_none() {
             warn!(path, error, "ignoring a znode that does not follow docs/protocol.md; delete it or repair it");
         }

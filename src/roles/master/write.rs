@@ -17,9 +17,9 @@ enum Writes {
 }
 
 impl Standing {
-    /// Writes a plan. What is refused by itself (a worker that is gone, an attempt that ended otherwise) is booked, and
-    /// the rest written without it; but what moves tasks is written as one, or not. `false` where the tree was ahead, and is
-    /// to be heard before anything else is planned.
+    /// Writes a plan. What is refused by itself (a worker that is gone, an attempt that ended otherwise, a znode that may not
+    /// be set) is booked, and the rest written without it; but what moves tasks is written as one, or not. `false` where the
+    /// tree was ahead, and is to be heard before anything else is planned.
     pub(super) async fn write(&mut self, guard: &Op, plan: Plan) -> Result<bool, Setback> {
         debug!(assigned = plan.assigned, lists = plan.lists.len(), interrupted = plan.interrupted.len(), "writing");
         if !plan.moved.is_empty() {
@@ -44,9 +44,10 @@ impl Standing {
             let done = match self.session.multi(&ops).await {
                 Ok(_) => left.drain(..count).map(|(what, _)| what).collect(),
                 Err(error) => match refused(error)? {
-                    Some(at) => {
+                    Some((at, refusal)) => {
                         as_planned = false;
                         match left.remove(at - 1).0 {
+                            Writes::List(worker) if refusal != Refusal::NoNode => self.list_refused(&worker, &refusal),
                             // Others may have gone with it, and would be refused one by one.
                             Writes::List(worker) => {
                                 let mut gone = self.missing(&left).await?;
@@ -56,10 +57,11 @@ impl Standing {
                             }
                             // The tree is ahead: that will be heard of, and perhaps of other ends that are due no more. A worker
                             // that handed everything back, and left, may be heard of by its leaving first.
-                            Writes::End(task, ..) => {
+                            Writes::End(task, ..) if matches!(refusal, Refusal::NoNode | Refusal::BadVersion) => {
                                 self.ledger.not_interrupted(&task);
                                 left.retain(|(what, _)| matches!(what, Writes::List(_)));
                             }
+                            Writes::End(task, version, _) => self.task_refused(&task, version, &refusal),
                         }
                         Vec::new()
                     }
@@ -125,18 +127,30 @@ impl Standing {
             }
             return Ok(true);
         };
-        let first_list = 1 + moved.len();
+        let tasks: Vec<(TaskId, i32)> = moved.iter().map(|moved| (moved.task.clone(), moved.version)).collect();
         take_back(&mut self.ledger, moved);
-        match refused(error)? {
-            Some(at) => {
-                // A task's own event follows; a worker's may take a while.
-                if let Some((worker, _)) = at.checked_sub(first_list).and_then(|at| lists.get(at)) {
-                    self.workers_gone(std::slice::from_ref(worker));
-                }
-                Ok(false)
-            }
-            None => Err(Setback::Doubt),
+        let Some((at, refusal)) = refused(error)? else { return Err(Setback::Doubt) };
+        match (tasks.get(at - 1), lists.get((at - 1).saturating_sub(tasks.len())), refusal) {
+            (Some(_), _, Refusal::NoNode | Refusal::BadVersion) => {} // its own event follows
+            (Some((task, version)), _, refusal) => self.task_refused(task, *version, &refusal),
+            // A worker's event may take a while.
+            (None, Some((worker, _)), Refusal::NoNode) => self.workers_gone(std::slice::from_ref(worker)),
+            (None, Some((worker, _)), refusal) => self.list_refused(worker, &refusal),
+            (None, None, _) => {}
         }
+        Ok(false)
+    }
+
+    /// The znode of a worker may not be set: it is given nothing for a while, and nobody else suffers from it.
+    fn list_refused(&mut self, worker: &WorkerId, refusal: &Refusal) {
+        self.ledger.list_refused(worker);
+        self.complain(&worker.path(), format!("its list may not be set, so it is given no task: {refusal}"));
+    }
+
+    /// The znode of a task may not be set, and so no attempt of it be ended or moved: it is left alone.
+    fn task_refused(&mut self, task: &TaskId, version: i32, refusal: &Refusal) {
+        self.ledger.task_is_refused(task, version);
+        self.complain(&task.path(), format!("it may not be set, so it is attempted no more: {refusal}"));
     }
 }
 
@@ -144,11 +158,11 @@ fn set_list(id: &WorkerId, record: &WorkerRecord) -> Op {
     Op::Set { path: id.path(), data: record.to_json(), version: None }
 }
 
-/// Which operation was refused because the world has moved on; `None` where nobody knows what was applied.
-fn refused(error: MultiFailure) -> Result<Option<usize>, Setback> {
+/// Which operation was refused, and why: that is its znode's affair alone. `None` where nobody knows what was applied.
+fn refused(error: MultiFailure) -> Result<Option<(usize, Refusal)>, Setback> {
     match (error.failure, error.at) {
         (Failure::Refused(_), Some(0)) => Err(Setback::Deposed),
-        (Failure::Refused(Refusal::NoNode | Refusal::BadVersion), Some(at)) => Ok(Some(at)),
+        (Failure::Refused(refusal), Some(at)) => Ok(Some((at, refusal))),
         (failure @ Failure::SessionOver(_), _) => Err(Setback::SessionOver(failure)),
         (failure, at) => {
             warn!(%failure, ?at, "a plan was not written: reading the tree anew");
