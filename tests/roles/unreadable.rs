@@ -1,4 +1,5 @@
-//! Znodes with an ACL of their own, which the herd may not read, or not write: each hurts only itself.
+//! Znodes with an ACL of their own, which the herd may not read, or not write: each hurts only itself. And those that no
+//! session owns, though one should.
 
 use futures::future::join_all;
 use herdsman::coordination::{Op, Session, SessionConfig};
@@ -184,4 +185,26 @@ async fn an_attempt_whose_end_may_not_be_written_stops_nobody() {
         w.stop().await;
     }
     assert_calm(&config);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_no_session_owns_is_given_nothing_and_is_shown_as_malformed() {
+    let config = fresh_config();
+    let session = connect(&config).await;
+    let _m = master(&config, "m");
+    until("it leads", async || children(&session, "/master").await.len() == 1).await;
+    let path = "/workers/restored-0badcafe";
+    create(&session, path, WorkerRecord::new(64, vec!["echo".to_owned()]).to_json()).await;
+    let herd = view::herd(&session).await.expect("it can be looked at");
+    assert!(herd.workers.is_empty() && herd.malformed == [path], "{herd:?}");
+    let (job, mut results) = open(&config, JobSpec::new("echo"), &mut rand::rng()).await.expect("opened");
+    job.submit(b"x".to_vec()).await.expect("acknowledged");
+    job.seal().await.expect("sealed");
+    let client = Client::connect(&config).await.expect("ZooKeeper is up");
+    let reasons = client.explain(&Selected { job: job.id().clone(), tasks: None }).await.expect("it is there");
+    assert!(reasons.iter().any(|reason| reason.contains("there is no worker")), "{reasons:?}");
+    assert!(reasons.iter().any(|reason| reason.contains(path)), "{reasons:?}");
+    let _w = worker(&config, "w");
+    assert!(next(&mut results).await.expect("an outcome").is_done());
+    echoes(&config, 20).await;
 }

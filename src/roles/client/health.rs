@@ -1,9 +1,8 @@
 //! Whether the herd serves, for a probe.
 
-use super::view::{NOBODY_LEADS, candidate, children};
+use super::view::{NOBODY_LEADS, candidate, children, worker_record};
 use super::{Client, ClientError};
 use crate::coordination::{Failure, Session};
-use crate::records::WorkerRecord;
 use crate::records::tree::{MASTER, WORKERS};
 
 impl Client {
@@ -16,9 +15,8 @@ impl Client {
         if !somebody_leads(session).await? {
             lacks.push(NOBODY_LEADS);
         }
-        let registered = |data: &[u8]| WorkerRecord::from_json(data).is_ok();
         let workers = children(session, WORKERS, &mut Vec::new()).await?;
-        if !workers.iter().any(|(_, node)| node.owner != 0 && registered(&node.data)) {
+        if !workers.iter().any(|(_, node)| worker_record(node).is_some()) {
             lacks.push("no worker is registered: start one with `worker`");
         }
         Ok(lacks)

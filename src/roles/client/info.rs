@@ -7,11 +7,11 @@ use futures::future::join_all;
 use serde::Serialize;
 
 use super::ending::{Stored, stored};
-use super::view::{Herd, NOBODY_LEADS, herd};
+use super::view::{Herd, NOBODY_LEADS, herd, worker_record};
 use super::{Client, ClientError, Finished, Selected};
 use crate::coordination::{Failure, Reader, paths, read_all};
 use crate::records::tree::{WORKERS, task_number};
-use crate::records::{Attempt, JobId, JobRecord, Outcome, TaskId, TaskState, WorkerRecord};
+use crate::records::{Attempt, JobId, JobRecord, Outcome, TaskId, TaskState};
 
 /// How many tasks are named as reasons.
 const TASKS_NAMED_MAX: usize = 10;
@@ -96,7 +96,7 @@ impl Client {
         let paths: Vec<String> = names.iter().map(|name| paths::join(WORKERS, name)).collect();
         let mut holders = HashMap::new();
         for (name, node) in names.iter().zip(read_all(self.session(), &paths).await?) {
-            let record = node.ok().flatten().and_then(|node| WorkerRecord::from_json(&node.data).ok());
+            let record = node.ok().flatten().and_then(|node| worker_record(&node));
             let list = record.map(|record| record.assignments().0).unwrap_or_default();
             let own = list.into_iter().filter(|assignment| assignment.task.job == *job);
             holders.extend(own.map(|assignment| (assignment.task.n, name.clone())));
@@ -223,6 +223,9 @@ fn nobody_there(herd: &Herd, record: &JobRecord, reasons: &mut Vec<String>) {
     let runs_it = |worker: &&super::WorkerView| worker.kinds.contains(&record.kind);
     if herd.workers.is_empty() {
         reasons.push("there is no worker; start one with `worker`".to_owned());
+        let ignored =
+            herd.malformed.iter().filter(|path| paths::below(WORKERS, path).is_some_and(|name| !name.is_empty()));
+        reasons.extend(ignored.map(|path| format!("{path} is no worker: no session owns it, or it is malformed")));
     } else if !herd.workers.iter().any(|worker| runs_it(&worker)) {
         let kinds: BTreeSet<&str> = herd.workers.iter().flat_map(|w| &w.kinds).map(String::as_str).collect();
         let kinds = kinds.into_iter().collect::<Vec<_>>().join(", ");

@@ -92,8 +92,8 @@ pub async fn herd(session: &Session) -> Result<Herd, Failure> {
     masters.sort_by_key(|(number, _)| *number);
     let (mut workers, mut assignments) = (Vec::new(), Vec::new());
     for (name, node) in children(session, WORKERS, &mut malformed).await? {
-        match WorkerRecord::from_json(&node.data) {
-            Ok(record) => {
+        match worker_record(&node) {
+            Some(record) => {
                 let assigned = live(session, record.assignments().0).await?;
                 let view = WorkerView {
                     id: name,
@@ -105,7 +105,7 @@ pub async fn herd(session: &Session) -> Result<Herd, Failure> {
                 workers.push(view);
                 assignments.extend(assigned);
             }
-            Err(_) => malformed.push(paths::join(WORKERS, &name)),
+            None => malformed.push(paths::join(WORKERS, &name)),
         }
     }
     workers.sort_by(|a, b| a.id.cmp(&b.id));
@@ -143,6 +143,11 @@ pub async fn herd(session: &Session) -> Result<Herd, Failure> {
 pub(super) fn candidate(name: &str, node: &Node) -> Option<(u32, MasterView)> {
     let record = MasterRecord::from_json(&node.data).ok().filter(|_| node.owner != 0)?;
     Some((paths::sequence(name)?, MasterView { id: name.to_owned(), host: record.host, pid: record.pid }))
+}
+
+/// What a worker says of itself, and has. A znode that no session owns is no worker, whatever it holds.
+pub(super) fn worker_record(node: &Node) -> Option<WorkerRecord> {
+    WorkerRecord::from_json(&node.data).ok().filter(|_| node.owner != 0)
 }
 
 /// For each job how many tasks have a znode, and how many a payload or an outcome.

@@ -190,7 +190,9 @@ impl Standing {
     }
 
     fn worker_record(&mut self, name: &str, node: &Node) -> Option<(WorkerId, WorkerRecord)> {
-        let parsed = name.parse().and_then(|id: WorkerId| Ok((id, WorkerRecord::from_json(&node.data)?)));
+        // It would take tasks for ever, and nobody would run them.
+        let owned = if node.owner == 0 { Err("no session owns it, so it is no worker".to_owned()) } else { Ok(()) };
+        let parsed = owned.and_then(|()| Ok((name.parse::<WorkerId>()?, WorkerRecord::from_json(&node.data)?)));
         parsed.map_err(|error| self.complain(&paths::join(WORKERS, name), error)).ok()
     }
 
