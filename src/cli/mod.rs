@@ -215,6 +215,11 @@ pub fn client_failed(error: &ClientError) -> Exit {
             Some("collect outcomes with `client results JOB`, wait for room, or raise --tasks-max"),
             Exit::Failed,
         ),
+        ClientError::NotEnded { .. } => complain(
+            error,
+            Some("somebody keeps its znodes there: delete them once that is mended, and try again"),
+            Exit::Failed,
+        ),
         ClientError::Sealed(_) | ClientError::Withdrawn { .. } => complain(error, None, Exit::Failed),
         ClientError::KeyTaken { .. } => complain(error, Some("wait for that job with `client wait JOB`"), Exit::Failed),
         ClientError::Failed(_) => complain(error, Some("is ZooKeeper up? `client status` tells"), Exit::Lost),

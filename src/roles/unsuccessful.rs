@@ -4,12 +4,24 @@ use super::{TRIES_MAX, gave_up};
 use crate::coordination::{CommitError, Committer, Failure, Op, Reader, Refusal};
 use crate::records::{JobId, JobRecord, Outcome, TaskId};
 
+/// The place of the setting of the outcome in what [`end`] makes.
+const OUTCOME: usize = 1;
+
 /// Ends a task at whatever version it is, unless it has ended: by somebody who does not run it.
 pub(super) fn end(task: &TaskId, outcome: &Outcome) -> Vec<Op> {
     vec![
         Op::Delete { path: task.path(), version: None },
         Op::Set { path: task.data_path(), data: outcome.to_json(), version: Some(0) },
     ]
+}
+
+/// Whether what [`end`] makes was refused because the task can have no outcome: it has no payload, or somebody has set that.
+/// Then the task is to be deleted alone.
+pub(super) fn has_no_place(ended: &Result<(), CommitError>) -> bool {
+    matches!(
+        ended,
+        Err(CommitError::Refused { at: OUTCOME, refusal: Refusal::NoNode | Refusal::BadVersion, unanswered: false })
+    )
 }
 
 /// Commits `ops`, which end a task of `job` without success, and marks the job's record where nobody has yet.

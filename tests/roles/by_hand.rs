@@ -146,3 +146,49 @@ async fn tasks_whose_payloads_are_deleted_are_dead_and_nobody_waits_for_them() {
         assert_eq!(session.get(&id.path()).await, Ok(None));
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tasks_whose_data_somebody_has_set_can_be_cancelled_and_forgotten() {
+    let config = fresh_config();
+    let session = connect(&config).await;
+    for led in [false, true] {
+        // Without it the roots are there at least.
+        let mut leader = Some(master(&config, "m"));
+        until("it leads", async || children(&session, "/master").await.len() == 1).await;
+        if let Some(leader) = leader.take_if(|_| !led) {
+            leader.stop().await;
+        }
+        for command in ["cancel one", "cancel", "forget"] {
+            let (job, results) = job(&config, "nobody", "x", 2).await;
+            let id = job.id().clone();
+            results.leave().await.expect("left");
+            let data = b"not of the protocol".to_vec();
+            session.write(Op::Set { path: id.task(0).data_path(), data, version: None }).await.expect("set");
+            let client = Client::connect(&config).await.expect("connected");
+            let whole = Selected { job: id.clone(), tasks: None };
+            let done = async {
+                match command {
+                    "forget" => return client.forget(&whole).await,
+                    "cancel one" => {
+                        client.cancel(&Selected { job: id.clone(), tasks: Some(0..=0) }, "enough").await?;
+                        assert_eq!(session.get(&id.task(0).path()).await, Ok(None), "led: {led}");
+                    }
+                    _ => {}
+                }
+                client.cancel(&whole, "enough").await
+            };
+            let done = tokio::time::timeout(SOON, done).await;
+            done.unwrap_or_else(|_| panic!("led: {led}, {command} hangs")).expect("done");
+            assert_eq!(children(&session, &id.path()).await, [""; 0], "led: {led}, {command}");
+            if command == "forget" {
+                assert_eq!(session.get(&id.path()).await, Ok(None), "led: {led}");
+            } else {
+                let node = session.get(&id.task(0).data_path()).await.expect("readable").expect("it is there");
+                assert_eq!(node.data, b"not of the protocol", "it stays as it is");
+            }
+        }
+        if let Some(leader) = leader {
+            leader.stop().await;
+        }
+    }
+}

@@ -21,13 +21,15 @@ const LOOK: Duration = Duration::from_millis(50);
 const FEW: i32 = 1_000;
 /// How long the leader may end none of them before they are ended here.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long nothing of them may go away, though they are ended here, before that is given up.
+const GIVE_UP: Duration = Duration::from_secs(30);
 
 impl Client {
     /// Ends what is outstanding, each task with an outcome that gives the reason; running programs are stopped. A whole job
     /// is sealed and withdrawn, so that nothing comes after, and the leader ends its tasks. Returns how many were ended; what
     /// had ended already stays as it is.
     ///
-    /// Errors: no such job.
+    /// Errors: no such job; or some tasks cannot be ended.
     pub async fn cancel(&self, selected: &Selected, reason: &str) -> Result<usize, ClientError> {
         let withdrawn = Withdrawn { status: OutcomeStatus::Cancelled, reason: reason.to_owned() };
         if selected.tasks.is_some() {
@@ -60,24 +62,33 @@ impl Client {
 
     /// Waits until nothing is left of the tasks of a withdrawn job. The leader ends them; what it does not get on with, or
     /// where there is no master, is ended here.
+    ///
+    /// Errors: that does not help for so long either.
     async fn until_ended(&self, job: &JobId, record: &JobRecord) -> Result<(), ClientError> {
         let (mut left, mut since) = (i32::MAX, Instant::now());
+        // The fewest that were left, and since when, and whether they were ended here since then.
+        let (mut fewest, mut stuck_since, mut tried) = (i32::MAX, Instant::now(), false);
         loop {
             let Some(node) = self.session().get(&job.path()).await? else { return Ok(()) };
             if node.children < left {
                 (left, since) = (node.children, Instant::now());
             }
+            if node.children < fewest {
+                (fewest, stuck_since, tried) = (node.children, Instant::now(), false);
+            }
             let nobody_leads = !somebody_leads(self.session()).await?;
             // Those that attend the job are its children too, and few.
             if node.children < FEW || nobody_leads || since.elapsed() > PATIENCE {
                 let tasks = self.tasks_left(job).await?;
-                if tasks.is_empty() {
-                    return Ok(());
+                let Some(first) = tasks.first() else { return Ok(()) };
+                if tried && stuck_since.elapsed() > GIVE_UP {
+                    return Err(ClientError::NotEnded { task: first.clone(), more: tasks.len() - 1 });
                 }
                 if nobody_leads || since.elapsed() > PATIENCE {
                     let withdrawn = record.withdrawn.as_ref().expect("it was withdrawn");
                     self.end(tasks, &Outcome::withdrawn(withdrawn)).await?;
                     (left, since) = (i32::MAX, Instant::now());
+                    tried = true;
                 }
             }
             sleep(LOOK).await;
@@ -93,12 +104,12 @@ impl Client {
             let (committer, reader) = (&committer, &reader);
             async move {
                 let ended = unsuccessful::commit(committer, reader, &task.job, ops).await;
-                let ended = match ended {
-                    // A task without a payload can have no outcome.
-                    Err(CommitError::Refused { at: 1, refusal: Refusal::NoNode, .. }) => {
-                        committer.commit(vec![Op::Delete { path: task.path(), version: None }]).await
-                    }
-                    ended => ended,
+                let ended = if unsuccessful::has_no_place(&ended) {
+                    // Its outcome is whatever stands there.
+                    let delete = vec![Op::Delete { path: task.path(), version: None }];
+                    unsuccessful::commit(committer, reader, &task.job, delete).await
+                } else {
+                    ended
                 };
                 match ended {
                     Ok(()) => Ok(true),
@@ -148,7 +159,7 @@ impl Client {
     /// Removes what has ended, dead tasks too. Of a whole job it first cancels what is outstanding, and closes it. Returns
     /// how many tasks it removed.
     ///
-    /// Errors: no such job; some tasks of a job that is not sealed.
+    /// Errors: no such job; some tasks of a job that is not sealed; or some that cannot be ended.
     pub async fn forget(&self, selected: &Selected) -> Result<usize, ClientError> {
         let job = &selected.job;
         if selected.tasks.is_none() {

@@ -92,6 +92,14 @@ pub enum ClientError {
     /// The job is not sealed, so only its submitter may remove anything.
     #[error("job {0} is not sealed: its client may still be submitting")]
     NotSealed(JobId),
+    /// Tasks of a withdrawn job do not go away, whoever ends them.
+    #[error("{task} and {more} more tasks of its job cannot be ended: they do not go away, see {}", .task.path())]
+    NotEnded {
+        /// One of them.
+        task: TaskId,
+        /// How many others there are.
+        more: usize,
+    },
     /// A payload is over the limit.
     #[error("a payload has {0} bytes, more than the {DATA_BYTES_MAX} that fit into the tree")]
     TooLarge(usize),

@@ -135,8 +135,8 @@ impl Hand {
             match ended {
                 Ok(()) => gone.push(task.clone()),
                 Err(CommitError::Refused { at: 0, refusal: Refusal::NoNode, .. }) => gone.push(task.clone()),
-                // A task without a payload can have no outcome.
-                Err(CommitError::Refused { at: 1, refusal: Refusal::NoNode, .. }) => {
+                // Its outcome is whatever stands there.
+                ended if unsuccessful::has_no_place(&ended) => {
                     self.unless_gone(vec![Op::Delete { path: task.path(), version: None }]).await?;
                 }
                 Err(error) => refused(error).map(|refusal| debug!(%task, %refusal, "it cannot be ended"))?,
