@@ -195,6 +195,11 @@ impl TaskId {
     }
 }
 
+/// Whether this is the name of a child of `/tasks/<job>` that shows a client that attends it.
+pub fn is_client(name: &str) -> bool {
+    name.starts_with(CLIENT)
+}
+
 /// Whether this is the name of a child of `/data/<job>` that ends with a session: nobody waits for it.
 pub fn is_ephemeral(name: &str) -> bool {
     name.ends_with(LIVE) || name.ends_with(AT) || name == CALLS
@@ -270,7 +275,7 @@ pub enum BelowTasks {
 pub fn below_tasks(path: &str) -> Result<BelowTasks, String> {
     match path.split_once('/') {
         None => path.parse().map(BelowTasks::Job),
-        Some((job, name)) if name.starts_with(CLIENT) && paths::is_plain(name) => {
+        Some((job, name)) if is_client(name) && paths::is_plain(name) => {
             Ok(BelowTasks::Client(job.parse()?, name.to_owned()))
         }
         Some(_) => path.parse().map(BelowTasks::Task),

@@ -6,7 +6,7 @@ use herdsman::coordination::{Op, Session, SessionConfig};
 use herdsman::records::{JobRecord, Outcome, OutcomeStatus, Policy, TaskState, Withdrawn};
 use herdsman::roles::client::{JobSpec, open};
 
-use crate::support::herd::{Member, master_with_retention, worker};
+use crate::support::herd::{Member, master, master_with_retention, worker};
 use crate::support::{all, children, connect, fresh_config, node, until};
 
 /// A master that keeps nothing, and leads.
@@ -25,6 +25,16 @@ async fn make(session: &Session, job: &str, children: Vec<Op>) {
     let record = JobRecord::new("echo", vec![], Policy::default()).to_json();
     let job = [create(format!("/tasks/{job}"), record), create(format!("/data/{job}"), Vec::new())];
     session.multi(&[job.to_vec(), children].concat()).await.expect("created");
+}
+
+/// Outcomes of so many tasks.
+async fn store(session: &Session, job: &str, count: usize) {
+    for some in (0..count).collect::<Vec<_>>().chunks(200) {
+        let path = |n: &usize| format!("/data/{job}/{n:010}");
+        let made = some.iter().map(|n| create(path(n), Vec::new()));
+        let set = some.iter().map(|n| Op::Set { path: path(n), data: b"{}".to_vec(), version: Some(0) });
+        session.multi(&made.chain(set).collect::<Vec<_>>()).await.expect("the job is there");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -56,12 +66,7 @@ async fn a_job_that_cannot_be_swept_keeps_no_other_from_it() {
     .await;
     make(&session, "large", Vec::new()).await;
     // Its outcomes are more than one round removes.
-    for some in (0..2_400).collect::<Vec<_>>().chunks(200) {
-        let path = |n: &usize| format!("/data/large/{n:010}");
-        let made = some.iter().map(|n| create(path(n), Vec::new()));
-        let set = some.iter().map(|n| Op::Set { path: path(n), data: b"{}".to_vec(), version: Some(0) });
-        session.multi(&made.chain(set).collect::<Vec<_>>()).await.expect("the job is there");
-    }
+    store(&session, "large", 2_400).await;
     let dead = TaskState { dead: true, ..TaskState::default() }.to_json();
     let (task, data) = ("/tasks/other/0000000000".to_owned(), "/data/other/0000000000".to_owned());
     let set = Op::Set { path: task.clone(), data: dead, version: Some(0) };
@@ -97,4 +102,29 @@ async fn what_was_kept_for_a_job_in_its_spill_directory_is_swept_with_it() {
     job.submit(vec![b'x'; 300_000]).await.expect("submitted");
     job.seal().await.expect("sealed");
     assert!(all(results).await[0].is_done());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_comes_while_the_leader_sweeps_finds_what_it_came_for() {
+    let config = fresh_config();
+    let first = master(&config, "first");
+    let session = connect(&config).await;
+    until("the roots are there", async || children(&session, "/master").await.len() == 1).await;
+    first.stop().await;
+    // One round is about all of these, and takes its time.
+    for n in 0..20 {
+        make(&session, &format!("j-{n}"), Vec::new()).await;
+        store(&session, &format!("j-{n}"), 1_000).await;
+    }
+    make(&session, "wanted", Vec::new()).await;
+    store(&session, "wanted", 3).await;
+    let _m = master_with_retention(&config, "m", Duration::ZERO);
+    until("it sweeps", async || JobRecord::from_json(&node(&session, "/tasks/j-0").await.data).expect("valid").sealed)
+        .await;
+    let (path, data) = ("/tasks/wanted/client-0badcafe".to_owned(), Vec::new());
+    session.write(Op::CreateEphemeral { path: path.clone(), data, sequential: false }).await.expect("attended");
+    until("the others are swept", async || children(&session, "/tasks").await == ["wanted"]).await;
+    assert_eq!(children(&session, "/data/wanted").await.len(), 3);
+    session.write(Op::Delete { path, version: None }).await.expect("it leaves");
+    until("this one too", async || children(&session, "/tasks").await.is_empty()).await;
 }

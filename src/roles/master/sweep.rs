@@ -11,7 +11,7 @@ use tracing::info;
 use super::chores::{Beside, Hand, may_go_on, refused};
 use super::{Setback, Standing};
 use crate::coordination::{MultiFailure, Op, paths};
-use crate::records::tree::{has_tasks, is_ephemeral, later_job, task_number};
+use crate::records::tree::{has_tasks, is_client, is_ephemeral, later_job, task_number};
 use crate::records::{JobId, JobRecord};
 
 /// A job that was looked at is not looked at again before.
@@ -128,17 +128,20 @@ impl Hand {
     }
 
     /// Seals the job, removes some of its outcomes and dead tasks, and closes it once nothing is left to be looked at.
-    /// Whether there is more.
+    /// Whether there is more. Stops where a client has come to attend it since the round began.
     async fn clear_some(&self, clearing: &mut Clearing) -> Result<bool, MultiFailure> {
         let Clearing { job, all, dead, names } = clearing;
+        if names.is_none() && !self.seal(job).await? {
+            return Ok(false);
+        }
+        let tasks = self.session.children(&job.path()).await?.unwrap_or_default();
+        if tasks.iter().any(|name| is_client(name)) {
+            return Ok(false); // what is left is its client's
+        }
         let names = match names {
             Some(names) => names,
             None => {
-                if !self.seal(job).await? {
-                    return Ok(false);
-                }
-                // After that no task comes any more.
-                let tasks = self.session.children(&job.path()).await?.unwrap_or_default();
+                // After the seal no task comes any more.
                 if *all && has_tasks(&tasks) {
                     return Ok(false); // the mirror is behind
                 }
