@@ -128,3 +128,28 @@ async fn a_client_that_comes_while_the_leader_sweeps_finds_what_it_came_for() {
     session.write(Op::Delete { path, version: None }).await.expect("it leaves");
     until("this one too", async || children(&session, "/tasks").await.is_empty()).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn payloads_without_a_task_stay_where_the_job_cannot_be_sealed_and_where_somebody_has_set_them() {
+    let config = fresh_config();
+    let (_m, session) = sweeping(&config).await;
+    let set = |path: &str| Op::Set { path: path.to_owned(), data: b"{}".to_vec(), version: None };
+    let twice = || set("/data/twice/0000000000");
+    let made = create("/data/twice/0000000000".to_owned(), b"payload".to_vec());
+    make(&session, "twice", vec![made, twice(), twice()]).await;
+    let broken = [
+        create("/tasks/broken".to_owned(), b"not JSON".to_vec()),
+        create("/data/broken".to_owned(), Vec::new()),
+        create("/data/broken/0000000000".to_owned(), b"payload".to_vec()),
+        create("/data/broken/0000000001".to_owned(), b"payload".to_vec()),
+        set("/data/broken/0000000001"),
+    ];
+    session.multi(&broken).await.expect("made");
+    make(&session, "sealed", vec![create("/data/sealed/0000000000".to_owned(), b"payload".to_vec())]).await;
+    until("outcomes and lost payloads are swept", async || {
+        children(&session, "/data/broken").await.len() < 2 && children(&session, "/data").await == ["broken", "twice"]
+    })
+    .await;
+    assert_eq!(children(&session, "/data/broken").await, ["0000000000"]);
+    assert_eq!(children(&session, "/data/twice").await, ["0000000000"]);
+}

@@ -10,7 +10,7 @@ use tracing::info;
 
 use super::chores::{Beside, Hand, may_go_on, refused};
 use super::{Setback, Standing};
-use crate::coordination::{MultiFailure, Op, paths};
+use crate::coordination::{MultiFailure, Op, Refusal, paths};
 use crate::records::tree::{has_tasks, is_client, is_ephemeral, later_job, task_number};
 use crate::records::{JobId, JobRecord};
 
@@ -38,8 +38,8 @@ struct Clearing {
     all: bool,
     /// The versions of its dead tasks.
     dead: HashMap<u32, i32>,
-    /// What is left to be looked at below `/data/<job>`, and whether it is a task's that is there; `None` before that was
-    /// listed.
+    /// What is left to be looked at below `/data/<job>`, and whether it may be the payload of a task that somebody's hand has
+    /// deleted; `None` before that was listed.
     names: Option<Vec<(String, bool)>>,
 }
 
@@ -131,8 +131,12 @@ impl Hand {
     /// Whether there is more. Stops where a client has come to attend it since the round began.
     async fn clear_some(&self, clearing: &mut Clearing) -> Result<bool, MultiFailure> {
         let Clearing { job, all, dead, names } = clearing;
-        if names.is_none() && !self.seal(job).await? {
-            return Ok(false);
+        let mut is_sealed = false;
+        if names.is_none() {
+            match self.seal(job).await? {
+                Some(sealed) => is_sealed = sealed,
+                None => return Ok(false),
+            }
         }
         let tasks = self.session.children(&job.path()).await?.unwrap_or_default();
         if tasks.iter().any(|name| is_client(name)) {
@@ -141,34 +145,47 @@ impl Hand {
         let names = match names {
             Some(names) => names,
             None => {
-                // After the seal no task comes any more.
+                // After the seal no task comes any more: a payload without one has lost it.
                 if *all && has_tasks(&tasks) {
                     return Ok(false); // the mirror is behind
                 }
                 let tasks: HashSet<String> = tasks.into_iter().collect();
                 let stored = self.session.children(&job.data_path()).await?.unwrap_or_default();
-                let with_task = |name: String| {
-                    let has_task = tasks.contains(&name);
-                    (name, has_task)
+                let may_be_lost = |name: String| {
+                    let is_lost = is_sealed && task_number(&name).is_ok() && !tasks.contains(&name);
+                    (name, is_lost)
                 };
-                names.insert(stored.into_iter().map(with_task).collect())
+                names.insert(stored.into_iter().map(may_be_lost).collect())
             }
         };
         let some = names.split_off(names.len().saturating_sub(ZNODES_MAX));
+        let delete = |name: &str, version| Op::Delete { path: paths::join(&job.data_path(), name), version };
         let mut removals = Vec::new();
-        for (name, has_task) in &some {
-            removals.extend(match all {
-                true => Some(vec![Op::Delete { path: paths::join(&job.data_path(), name), version: None }]),
-                false => self.removal(job, name, *has_task, dead).await?,
-            });
+        for (name, may_be_lost) in &some {
+            let (ops, lost) = match all {
+                true => (Some(vec![delete(name, None)]), None),
+                false => (self.removal(job, name, dead).await?, may_be_lost.then(|| delete(name, Some(0)))),
+            };
+            removals.extend(ops.map(|ops| (ops, lost)));
         }
         let committer = self.committer();
-        let mut removed = 0;
-        for done in join_all(removals.into_iter().map(|ops| committer.commit(ops))).await {
-            match done {
-                Ok(()) => removed += 1,
-                Err(error) => drop(refused(error)?), // a payload without a task, or somebody else is at the job
+        let remove = |(ops, lost): (Vec<Op>, Option<Op>)| {
+            let (committer, removed) = (&committer, committer.commit(ops));
+            async move {
+                let removed = match (removed.await.map_err(refused), lost) {
+                    // No outcome, but a payload that nothing is to come of.
+                    (Err(Ok(Refusal::BadVersion)), Some(lost)) => committer.commit(vec![lost]).await.map_err(refused),
+                    (removed, _) => removed,
+                };
+                match removed {
+                    Ok(()) => Ok(true),
+                    Err(refusal) => refusal.map(|_| false), // no outcome, or somebody else is at the job
+                }
             }
+        };
+        let mut removed = 0;
+        for done in join_all(removals.into_iter().map(remove)).await {
+            removed += usize::from(done?);
         }
         if removed > 0 {
             info!(%job, removed, "swept");
@@ -179,26 +196,24 @@ impl Hand {
         Ok(!names.is_empty())
     }
 
-    /// Seals a job; whether it is there. A record that nobody understands cannot be sealed; its outcomes and the job go all
-    /// the same, by their versions.
-    async fn seal(&self, job: &JobId) -> Result<bool, MultiFailure> {
-        let Some(node) = self.session.get(&job.path()).await? else { return Ok(false) };
-        if let Ok(mut record) = JobRecord::from_json(&node.data)
-            && !record.sealed
-        {
+    /// Seals a job; whether it is sealed then, `None` where it is gone. A record that nobody understands cannot be sealed; its
+    /// outcomes and the job go all the same, by their versions.
+    async fn seal(&self, job: &JobId) -> Result<Option<bool>, MultiFailure> {
+        let Some(node) = self.session.get(&job.path()).await? else { return Ok(None) };
+        let Ok(mut record) = JobRecord::from_json(&node.data) else { return Ok(Some(false)) };
+        if !record.sealed {
             record.sealed = true;
             self.write(vec![Op::Set { path: job.path(), data: record.to_json(), version: Some(node.version) }]).await?;
         }
-        Ok(true)
+        Ok(Some(true))
     }
 
-    /// What removes a child of `/data/<job>`, if it may go: an outcome, a dead task with its payload, the payload of a task that
-    /// somebody's hand has deleted, or what keeps the job for one that is gone.
+    /// What removes a child of `/data/<job>`, if it may go: an outcome, a dead task with its payload, or what keeps the job for
+    /// one that is gone.
     async fn removal(
         &self,
         job: &JobId,
         name: &str,
-        has_task: bool,
         dead: &HashMap<u32, i32>,
     ) -> Result<Option<Vec<Op>>, MultiFailure> {
         let delete = |version| Op::Delete { path: paths::join(&job.data_path(), name), version };
@@ -212,7 +227,6 @@ impl Hand {
             let is_gone = self.session.get(&later.path()).await?.is_none();
             return Ok(is_gone.then(|| vec![delete(None)]));
         }
-        let is_lost = !has_task && task_number(name).is_ok();
-        Ok((!is_ephemeral(name)).then(|| vec![delete((!is_lost).then_some(1))]))
+        Ok((!is_ephemeral(name)).then(|| vec![delete(Some(1))]))
     }
 }
