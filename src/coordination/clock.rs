@@ -14,8 +14,10 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// How old the last answer may be before one is asked for.
-pub const ASK_EVERY: Duration = Duration::from_secs(300);
+/// How old the last answer may be before one is asked for, at most. A fifth sooner it may be: not all of a herd ask at once.
+const ASK_EVERY: Duration = Duration::from_secs(300);
+/// Within how long after a reconnect one is asked for, where no write is answered meanwhile: each process at a moment of its own.
+const ASK_AFTER: Duration = Duration::from_secs(5);
 /// From then on this machine's wall clock is called wrong. It is called right again at half of that.
 const WRONG_US: i64 = 1_000_000;
 /// How far two clocks may drift apart, in millionths: quartz is good for a tenth of it.
@@ -25,8 +27,12 @@ const DRIFT: f64 = 200e-6;
 #[derive(Debug)]
 pub struct Clock {
     origin: Instant,
+    /// This process's place among those that ask, from 0 to 1.
+    share: f64,
     known: Option<Bounds>,
     asked: Option<Instant>,
+    /// When to ask because another server may lead.
+    ask_at: Option<Instant>,
     wrong: bool,
 }
 
@@ -48,9 +54,9 @@ pub enum News {
 }
 
 impl Clock {
-    /// Nothing is known; `origin` is any moment of the past.
-    pub fn new(origin: Instant) -> Self {
-        Clock { origin, known: None, asked: None, wrong: false }
+    /// Nothing is known; `origin` is any moment of the past. `share`, drawn from 0 to 1, spreads over time who asks when.
+    pub fn new(origin: Instant, share: f64) -> Self {
+        Clock { origin, share, known: None, asked: None, ask_at: None, wrong: false }
     }
 
     /// A write sent at `sent_at` was answered by `answered_at`, and stamped with `stamp_ms`, in milliseconds since 1970.
@@ -61,6 +67,7 @@ impl Clock {
             most_us: stamp_us + 1_000 - self.since_us(sent_at),
             at: answered_at,
         };
+        self.ask_at = None;
         self.known = Some(match self.known {
             None => heard,
             Some(known) => known.at(answered_at).and(heard).unwrap_or(heard),
@@ -79,13 +86,20 @@ impl Clock {
     }
 
     /// Whether ZooKeeper is to be asked: the last answer is old, and so is the last asking, if that had none; or another
-    /// server may lead, since this session was `reconnected`.
+    /// server may lead, since this session was `reconnected`, and no write has told the time within some seconds of that.
     pub fn is_to_be_asked(&mut self, now: Instant, reconnected: bool) -> bool {
+        if self.known.is_none() {
+            return false;
+        }
+        if reconnected {
+            self.ask_at = Some(now + ASK_AFTER.mul_f64(self.share));
+        }
         let last = self.known.map(|known| known.at).max(self.asked);
-        let old = last.is_some_and(|last| now.saturating_duration_since(last) >= ASK_EVERY);
-        let ask = self.known.is_some() && (old || reconnected);
+        let every = ASK_EVERY.mul_f64(1.0 - self.share / 5.0);
+        let old = last.is_some_and(|last| now.saturating_duration_since(last) >= every);
+        let ask = old || self.ask_at.is_some_and(|at| now >= at);
         if ask {
-            self.asked = Some(now);
+            (self.asked, self.ask_at) = (Some(now), None);
         }
         ask
     }
@@ -145,7 +159,7 @@ mod tests {
     /// A clock, and its origin.
     fn clock() -> (Clock, Instant) {
         let origin = Instant::now();
-        (Clock::new(origin), origin)
+        (Clock::new(origin, 0.0), origin)
     }
 
     fn wall(origin: Instant, now: Instant, ahead_ms: i64) -> SystemTime {
@@ -187,7 +201,7 @@ mod tests {
             let now = clock.now_ms(origin + 12 * MS).expect("known");
             assert!((now - (ORIGIN_MS + 12 + hour_ms)).abs() <= 1, "{now}");
         }
-        let (mut clock, origin) = (Clock::new(origin), origin);
+        let mut clock = Clock::new(origin, 0.0);
         for minute in 0..10_000_u32 {
             let sent = origin + Duration::from_secs(60) * minute;
             let shown = ORIGIN_MS + i64::from(minute) * 59_997; // 50 ppm slow: half a minute in a week
@@ -203,6 +217,25 @@ mod tests {
         let asked: Vec<u32> = (0..20).filter(|n| clock.is_to_be_asked(origin + ASK_EVERY * *n / 4, false)).collect();
         assert_eq!(asked, [4, 8, 12, 16]);
         assert!(clock.is_to_be_asked(origin + ASK_EVERY * 4, true), "another server may lead");
+    }
+
+    #[test]
+    fn not_all_of_a_herd_ask_at_once_and_whoever_writes_need_not() {
+        let (_, origin) = clock();
+        let [mut early, mut late] = [0.2, 0.8].map(|share| Clock::new(origin, share));
+        [&mut early, &mut late].into_iter().for_each(|clock| clock.learn(origin, origin, ORIGIN_MS));
+        let mut at = |ms: u32, reconnected| {
+            [&mut early, &mut late].map(|clock| clock.is_to_be_asked(origin + ms * MS, reconnected))
+        };
+        assert_eq!(
+            [at(100, true), at(1_000, false), at(1_100, false)],
+            [[false, false], [false, false], [true, false]]
+        );
+        assert_eq!([at(4_099, false), at(4_100, false), at(9_000, false)], [[false, false], [false, true], [false; 2]]);
+        assert_eq!([at(260_000, false), at(290_000, false)], [[false, true], [true, false]]);
+        early.is_to_be_asked(origin + 300_000 * MS, true);
+        early.learn(origin + 300_100 * MS, origin + 300_101 * MS, ORIGIN_MS + 300_101);
+        assert!(!early.is_to_be_asked(origin + 310_000 * MS, false), "a write has told it");
     }
 
     #[test]

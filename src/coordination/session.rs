@@ -143,7 +143,7 @@ impl Session {
             id: client.session_id().0,
             timeout: client.session_timeout(),
             lease: Lease::new(client.session_timeout(), connect_sent_at),
-            clock: Mutex::new(Clock::new(connect_sent_at)),
+            clock: Mutex::new(Clock::new(connect_sent_at, rand::rng().random())),
             wall_clock,
             client: RwLock::new(Some(client)),
             status,

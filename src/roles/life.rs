@@ -20,6 +20,9 @@ const SHORT_LIVED: Duration = Duration::from_secs(5);
 
 /// How long to wait before looking again for the roots, where that failed.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// How long to wait, in milliseconds, before looking again where something changed beside the roots: every process does, and
+/// each that asks ZooKeeper for its time is such a change.
+const LOOK_AFTER_MS: std::ops::Range<u64> = 1_000..5_000;
 
 /// A role that a process plays on one session after another.
 pub trait Role {
@@ -102,6 +105,8 @@ async fn keep_roots(session: &Session) -> Infallible {
             Ok(watch) => {
                 patience.succeeded();
                 watch.fired().await;
+                let pause = Duration::from_millis(rand::rng().random_range(LOOK_AFTER_MS));
+                sleep(pause).await;
             }
             Err(Failure::SessionOver(_)) => return pending().await, // the role hears of it itself
             Err(failure) => {
