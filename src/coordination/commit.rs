@@ -6,8 +6,8 @@
 //!
 //! - A batch may begin with a *guard*, a check that makes all of it void once the process has lost its place.
 //! - One refused operation fails its whole multi. It is taken out by its index and the rest is sent again, so that
-//!   neighbours succeed. Before that the rest is looked at, in one read: what many have done already (two that cancel one
-//!   job) is answered by that, and does not cost a round trip and a refused multi each.
+//!   neighbours succeed. Before that the rest is looked at, where what is there tells of such refusals: what many have done
+//!   already (two that cancel one job) is answered by that, and does not cost a round trip and a refused multi each.
 //! - An answer that was lost is never met by sending again: what was applied may have been consumed since, and would be
 //!   applied once more. It is settled by *reading*, on the same session after a sync: a multi is one step, so a single
 //!   *witness* tells of all of it, and the whole batch is answered at once.
@@ -23,11 +23,13 @@ use tracing::debug;
 
 use super::failure::{Failure, Refusal};
 use super::op::{Answer, MULTI_OPS_MAX, Node, Op, REQUEST_BYTES_MAX};
-use super::reader::read_all;
+use super::reader::{Appetite, read_all};
 use super::session::Session;
 
 /// The size up to which a batch grows. One larger transaction still goes, alone.
 const BATCH_BYTES: usize = 256 * 1024;
+/// How much is read to look ahead after one refusal: versions are wanted, and payloads come with them.
+const LOOK_AHEAD_BYTES: usize = 4 * 1024 * 1024;
 
 /// Why a transaction was not applied.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -105,7 +107,7 @@ impl Committer {
 }
 
 async fn run(session: Session, guard: Option<Op>, mut transactions: mpsc::UnboundedReceiver<Transaction>) {
-    let mut next = None;
+    let (mut next, mut appetite) = (None, Appetite::default());
     loop {
         let first = match next.take() {
             Some(transaction) => transaction,
@@ -125,11 +127,11 @@ async fn run(session: Session, guard: Option<Op>, mut transactions: mpsc::Unboun
             }
             batch.push(transaction);
         }
-        apply(&session, guard.as_ref(), batch).await;
+        apply(&session, guard.as_ref(), batch, &mut appetite).await;
     }
 }
 
-async fn apply(session: &Session, guard: Option<&Op>, mut batch: Vec<Transaction>) {
+async fn apply(session: &Session, guard: Option<&Op>, mut batch: Vec<Transaction>, appetite: &mut Appetite) {
     let mut held: Vec<Held> = Vec::new();
     batch.iter_mut().enumerate().for_each(|(turn, transaction)| transaction.turn = turn);
     while !batch.is_empty() {
@@ -144,8 +146,12 @@ async fn apply(session: &Session, guard: Option<&Op>, mut batch: Vec<Transaction
             }
             (Failure::Refused(refusal), Some(at)) => {
                 let (index, at) = locate(&batch, at - usize::from(guard.is_some()));
+                let may_be_foretold = is_foretold(&refusal);
                 answer_all(vec![batch.remove(index)], &CommitError::Refused { at, refusal, unanswered: false });
-                (batch, held) = look_ahead(session, with_held(batch, held), at).await;
+                batch = with_held(batch, std::mem::take(&mut held));
+                if may_be_foretold {
+                    (batch, held) = look_ahead(session, batch, at, appetite).await;
+                }
             }
             (Failure::Refused(refusal), None) => {
                 let refused = CommitError::Refused { at: 0, refusal, unanswered: false };
@@ -169,20 +175,34 @@ fn with_held(mut batch: Vec<Transaction>, held: Vec<Held>) -> Vec<Transaction> {
     batch
 }
 
+/// Whether what is there tells that another operation would be refused like this.
+fn is_foretold(refusal: &Refusal) -> bool {
+    match refusal {
+        Refusal::NoNode | Refusal::NodeExists | Refusal::BadVersion => true,
+        Refusal::NotEmpty | Refusal::TooLarge { .. } | Refusal::Other(_) => false,
+    }
+}
+
 /// After operation `at` of a transaction was refused: reads what the others begin with, and what they have at that place,
 /// and answers those that would be refused. Returns those to be sent, and those that one of these makes refused.
 ///
 /// The read shows the tree as of that refusal or later, and all of these were asked for before it: a refusal that it foretells
 /// is as good as the server's.
-async fn look_ahead(session: &Session, batch: Vec<Transaction>, at: usize) -> (Vec<Transaction>, Vec<Held>) {
+async fn look_ahead(
+    session: &Session,
+    batch: Vec<Transaction>,
+    at: usize,
+    appetite: &mut Appetite,
+) -> (Vec<Transaction>, Vec<Held>) {
     if batch.len() < 2 {
         return (batch, Vec::new());
     }
     let places = BTreeSet::from([0, at]);
     let asked = batch.iter().flat_map(|t| places.iter().filter_map(|at| t.ops.get(*at)));
     let paths: BTreeSet<String> = asked.map(|op| op.path().to_owned()).collect();
-    // What cannot be read tells nothing: the server will.
-    let nodes = read_all(session, &paths.iter().map(String::as_str).collect::<Vec<_>>()).await.unwrap_or_default();
+    // What cannot be read, or is not for its size, tells nothing: the server will.
+    let asked: Vec<&str> = paths.iter().map(String::as_str).collect();
+    let nodes = appetite.read_some(session, &asked, LOOK_AHEAD_BYTES).await.unwrap_or_default();
     let seen = |answer: Answer<Node>| match answer {
         Ok(Some(node)) => Seen::At(node.version),
         Ok(None) => Seen::Absent,

@@ -73,11 +73,13 @@ impl Appetite {
         (ANSWER_BYTES / self.guess_bytes).clamp(1, BITE_MAX)
     }
 
-    pub(super) fn learn(&mut self, answers: &[Answer<Node>]) {
+    /// Returns how large these answers were, in bytes.
+    pub(super) fn learn(&mut self, answers: &[Answer<Node>]) -> usize {
         let bytes = answers.iter().flatten().flatten().map(|node| node.data.len() + STAT_BYTES);
-        if let Some(largest) = bytes.max() {
+        if let Some(largest) = bytes.clone().max() {
             self.guess_bytes = largest.max(self.guess_bytes / 2);
         }
+        bytes.sum()
     }
 
     /// Reads many znodes, a bite at a time, in the order asked for. Each answers for itself.
@@ -88,11 +90,21 @@ impl Appetite {
         session: &Session,
         paths: &[impl AsRef<str>],
     ) -> Result<Vec<Answer<Node>>, Failure> {
-        let (mut all, mut rest) = (Vec::with_capacity(paths.len()), paths);
-        while !rest.is_empty() {
+        self.read_some(session, paths, usize::MAX).await
+    }
+
+    /// The same, but nothing more is asked for once `enough_bytes` have come: these are the answers to the first of `paths`.
+    pub(super) async fn read_some(
+        &mut self,
+        session: &Session,
+        paths: &[impl AsRef<str>],
+        enough_bytes: usize,
+    ) -> Result<Vec<Answer<Node>>, Failure> {
+        let (mut all, mut rest, mut bytes) = (Vec::with_capacity(paths.len()), paths, 0);
+        while !rest.is_empty() && bytes < enough_bytes {
             let (now, later) = rest.split_at(self.bite().min(rest.len()));
             let answers = session.get_many(now).await?;
-            self.learn(&answers);
+            bytes += self.learn(&answers);
             all.extend(answers);
             rest = later;
         }
