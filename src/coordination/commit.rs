@@ -17,14 +17,16 @@
 //! a set at a version. Others (a set at any version, a check) tell nothing, and are sent again: they must be harmless twice.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::failure::{Failure, Refusal};
 use super::op::{Answer, MULTI_OPS_MAX, Node, Op, REQUEST_BYTES_MAX};
+use super::patience::Patience;
 use super::reader::{Appetite, read_all};
-use super::session::Session;
+use super::session::{LOST_MAX, Session};
 
 /// The size up to which a batch grows. One larger transaction still goes, alone.
 const BATCH_BYTES: usize = 256 * 1024;
@@ -133,6 +135,7 @@ async fn run(session: Session, guard: Option<Op>, mut transactions: mpsc::Unboun
 
 async fn apply(session: &Session, guard: Option<&Op>, mut batch: Vec<Transaction>, appetite: &mut Appetite) {
     let mut held: Vec<Held> = Vec::new();
+    let (mut lost, mut patience) = (0, Patience::default());
     batch.iter_mut().enumerate().for_each(|(turn, transaction)| transaction.turn = turn);
     while !batch.is_empty() {
         let ops: Vec<Op> = guard.into_iter().chain(batch.iter().flat_map(|t| &t.ops)).cloned().collect();
@@ -145,6 +148,7 @@ async fn apply(session: &Session, guard: Option<&Op>, mut batch: Vec<Transaction
                 return answer_all(with_held(batch, held), &CommitError::Guard(refusal));
             }
             (Failure::Refused(refusal), Some(at)) => {
+                (lost, patience) = (0, Patience::default());
                 let (index, at) = locate(&batch, at - usize::from(guard.is_some()));
                 let may_be_foretold = is_foretold(&refusal);
                 answer_all(vec![batch.remove(index)], &CommitError::Refused { at, refusal, unanswered: false });
@@ -157,8 +161,19 @@ async fn apply(session: &Session, guard: Option<&Op>, mut batch: Vec<Transaction
                 let refused = CommitError::Refused { at: 0, refusal, unanswered: false };
                 return answer_all(with_held(batch, held), &refused);
             }
+            (Failure::Unknown(cause), _) if lost == LOST_MAX => {
+                let over = CommitError::SessionOver(session.give_up(&cause).to_string());
+                return answer_all(with_held(batch, held), &over);
+            }
             (Failure::Unknown(cause), _) => {
-                debug!(%cause, transactions = batch.len(), "a commit was not answered: settling it");
+                lost += 1;
+                let transactions = batch.len();
+                match patience.failed(Instant::now()) {
+                    Some(lasted) => {
+                        warn!(%cause, transactions, ?lasted, "a commit is not answered: settling it, again")
+                    }
+                    None => debug!(%cause, transactions, "a commit was not answered: settling it"),
+                }
                 batch = with_held(settle(session, guard, batch).await, std::mem::take(&mut held));
             }
             (Failure::SessionOver(cause), _) => {

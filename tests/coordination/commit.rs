@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use herdsman::coordination::commit::CommitError;
 use herdsman::coordination::{Committer, Op, Reader, Refusal, SessionConfig};
+use herdsman::faults::cut_replies::CutReplies;
 use herdsman::faults::line::{Line, MULTI};
 use tokio::time::timeout;
 
@@ -164,6 +165,20 @@ async fn hazard_7_a_commit_whose_reply_was_lost_is_applied_once() {
     });
     let refused = CommitError::Refused { at: 0, refusal: Refusal::BadVersion, unanswered: true };
     assert_eq!(answers.await, [Err(refused)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hazard_7_a_commit_that_is_never_answered_is_not_sent_for_ever_and_ends_the_session() {
+    let line = Line::to(zookeeper()).await.expect("a port");
+    let session = connect(&through(&line, &fresh_config())).await;
+    session.write(create("/z".into())).await.expect("created");
+    let committer = Committer::start(session.clone(), None);
+    // It does no harm twice, and tells nothing of whether it was applied.
+    let again = Op::Set { path: "/z".to_owned(), data: vec![0; 1_000], version: None };
+    line.schedule(CutReplies::new(1..=99, 500));
+    let answer = timeout(LIMIT, committer.commit(vec![again])).await.expect("given up");
+    assert!(matches!(answer, Err(CommitError::SessionOver(_))), "{answer:?}");
+    assert_eq!(line.replies_cut(), 11);
 }
 
 #[tokio::test(flavor = "multi_thread")]
