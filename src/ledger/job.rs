@@ -99,11 +99,11 @@ impl Job {
         self.attempted.get(&n).map(|attempted| attempted.state.clone()).unwrap_or_default()
     }
 
-    /// The moment before which a task in this state, seen first at `now_ms`, is not assigned. Whoever wrote it, by whatever
-    /// clock: after a failure that is no later than the job's longest backoff from now.
+    /// The moment before which a task in this state, seen first at `now_ms`, is not assigned: whoever wrote it, by whatever
+    /// clock, no later from now than the job makes anything wait that was attempted.
     pub(super) fn due_ms(&self, state: &TaskState, now_ms: i64) -> Option<i64> {
-        let record = self.record.as_ref().filter(|_| state.failures > 0);
-        let latest = record.map_or(i64::MAX, |record| now_ms.saturating_add(record.policy.longest_backoff_ms()));
+        let record = self.record.as_ref();
+        let latest = record.map_or(i64::MAX, |record| now_ms.saturating_add(record.policy.longest_wait_ms()));
         state.not_before_ms.map(|at| at.min(latest))
     }
 

@@ -106,6 +106,7 @@ impl Ledger {
         if now_ms < self.clock_ms.saturating_sub(SET_BACK_MS) {
             self.clock_ms = now_ms;
             self.delay_again();
+            self.cap_rests();
         }
         let now_ms = now_ms.max(self.clock_ms);
         self.clock_ms = now_ms;

@@ -143,6 +143,12 @@ impl Ledger {
         self.reserved.take_if(|reserved| reserved == id);
     }
 
+    /// The clock was set back: nobody rests longer for that.
+    pub(super) fn cap_rests(&mut self) {
+        let latest = self.clock_ms.saturating_add(REST_MS_MAX);
+        self.resting.values_mut().for_each(|until| *until = latest.min(*until));
+    }
+
     /// Whoever has rested long enough is given tasks again.
     pub(super) fn end_rests(&mut self) {
         let rested = self.resting.iter().filter(|(_, until)| **until <= self.clock_ms).map(|(id, _)| id.clone());

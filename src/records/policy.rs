@@ -5,6 +5,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+/// What the leader waits at least where a moment says so, in milliseconds: the calm after many workers were lost at once is a
+/// session timeout, and that is no longer.
+const CALM_MS_MAX: i64 = 60_000;
+
 /// How the tasks of a job are treated. Times are in milliseconds, moments in milliseconds since 1970 by ZooKeeper's
 /// clock. A field that is absent is as in [`Policy::default`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,9 +97,10 @@ impl Policy {
         Duration::from_millis(most).mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0)
     }
 
-    /// The longest that a task ever waits after a failed attempt, in milliseconds.
-    pub fn longest_backoff_ms(&self) -> i64 {
-        i64::try_from(self.backoff_max_ms.max(self.backoff_ms)).unwrap_or(i64::MAX)
+    /// The longest that a task ever waits after an attempt, in milliseconds: its backoff, or the calm after many workers were
+    /// lost at once, which is a session timeout.
+    pub fn longest_wait_ms(&self) -> i64 {
+        i64::try_from(self.backoff_max_ms.max(self.backoff_ms)).unwrap_or(i64::MAX).max(CALM_MS_MAX)
     }
 
     /// Whether tasks may be attempted so often that one which is out of attempts is kept as dead. A task whose only

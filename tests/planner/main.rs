@@ -418,29 +418,74 @@ fn a_task_in_backoff_and_a_job_that_is_not_due_wait_for_their_moment_and_hold_no
 }
 
 #[test]
-fn no_backoff_lasts_longer_than_its_job_allows_from_when_the_failure_was_first_seen() {
+fn no_wait_lasts_longer_than_the_backoff_that_its_job_allows_or_a_minute_from_when_it_was_first_seen() {
     let mut ledger = Ledger::default();
     ledger.wake(1_000);
-    let backoff = |r: &mut JobRecord| (r.policy.backoff_ms, r.policy.backoff_max_ms) = (200, 500);
-    submit(&mut ledger, "j", 1, &record(backoff), 2);
-    let (failed, calm) = (job("j").task(0), job("j").task(1));
+    let backoff = |r: &mut JobRecord| (r.policy.backoff_ms, r.policy.backoff_max_ms) = (100_000, 100_000);
+    submit(&mut ledger, "j", 1, &record(backoff), 1);
+    submit(&mut ledger, "k", 2, &kind("k"), 1);
+    let (failed, calm) = (job("j").task(0), job("k").task(0));
     let an_hour_ahead =
         TaskState { not_before_ms: Some(3_600_000), ..TaskState::default().attempted("w", "exit code 1") };
     let failed_once = TaskState { failures: 1, ..an_hour_ahead.clone() };
     ledger.task_is(&failed, 1, &failed_once);
     ledger.task_is(&calm, 1, &an_hour_ahead); // that one did not fail: its worker was lost with many others
     ledger.worker_is(&worker("w"), &runs(9, &["k"]));
-    ledger.wake(1_499);
+    ledger.wake(60_999);
+    assert!(lists(&mut ledger).is_empty());
+    ledger.wake(61_000);
+    assert_eq!(lists(&mut ledger)["w"], ["k/0000000000@1"]);
+    ledger.wake(100_999);
     ledger.task_is(&failed, 1, &failed_once); // read again, which is not the first sight
     assert!(lists(&mut ledger).is_empty());
-    ledger.wake(1_500);
+    ledger.wake(101_000);
     ledger.task_is(&failed, 1, &failed_once);
-    assert_eq!(lists(&mut ledger)["w"], ["j/0000000000@1"]);
+    assert_eq!(lists(&mut ledger)["w"].last().map(String::as_str), Some("j/0000000000@1"));
     ledger.task_is(&failed, 2, &TaskState { failures: 2, ..failed_once });
-    ledger.wake(1_999);
-    assert!(!lists(&mut ledger).contains_key("w"), "the next failure is seen for the first time");
-    ledger.wake(2_000);
-    assert_eq!(lists(&mut ledger)["w"], ["j/0000000000@2"]);
+    ledger.wake(200_999);
+    assert!(
+        lists(&mut ledger).values().flatten().all(|entry| !entry.ends_with("@2")),
+        "a failure seen for the first time"
+    );
+    ledger.wake(201_000);
+    assert_eq!(lists(&mut ledger)["w"].last().map(String::as_str), Some("j/0000000000@2"));
+}
+
+#[test]
+fn a_storm_gives_calm_also_to_a_task_that_failed_before_however_short_its_backoff() {
+    let mut ledger = Ledger::default();
+    ledger.wake(1_000);
+    submit(&mut ledger, "j", 1, &record(|r| (r.policy.backoff_ms, r.policy.backoff_max_ms) = (200, 500)), 1);
+    ledger.task_is(&job("j").task(0), 1, &TaskState { failures: 1, ..TaskState::default().attempted("w", "no") });
+    ledger.worker_is(&worker("w"), &runs(1, &["k"]));
+    write(&mut ledger);
+    ledger.worker_gone(&worker("w"), Some(11_000));
+    for (task, ended) in plan(&mut ledger).interrupted {
+        ledger.task_is(&task, ended.version + 1, &ended.state);
+    }
+    ledger.worker_is(&worker("w2"), &runs(1, &["k"]));
+    ledger.wake(10_999);
+    assert!(lists(&mut ledger).is_empty());
+    ledger.wake(11_000);
+    assert_eq!(lists(&mut ledger)["w2"], ["j/0000000000@2"]);
+}
+
+#[test]
+fn a_clock_that_is_set_back_keeps_neither_a_resting_worker_nor_what_a_storm_interrupted_for_longer_than_a_minute() {
+    let mut ledger = backlog(2);
+    ledger.wake(9_000_000);
+    ledger.worker_is(&worker("w"), &runs(1, &["k"]));
+    let returned = TaskState::default().returned(Some("w"), Some(Duration::from_millis(500)));
+    ledger.task_is(&job("j").task(0), 1, &returned);
+    let interrupted = TaskState { not_before_ms: Some(9_010_000), ..TaskState::default().attempted("v", "lost") };
+    ledger.task_is(&job("j").task(1), 1, &interrupted);
+    assert!(ledger.rests(&worker("w")));
+    ledger.wake(5_000_000);
+    assert!(lists(&mut ledger).is_empty());
+    ledger.worker_is(&worker("w2"), &runs(2, &["k"]));
+    ledger.wake(5_060_000);
+    assert!(!ledger.rests(&worker("w")));
+    assert_eq!(lists(&mut ledger).values().flatten().count(), 2);
 }
 
 #[test]

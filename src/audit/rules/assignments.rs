@@ -110,11 +110,12 @@ impl Rules {
         let Some(job) = self.job_record(&entry.task.job) else { return };
         let node = self.tree.get(&entry.task.path()).filter(|node| node.version == entry.version);
         let state = node.and_then(|node| TaskState::from_json(&node.data).ok()).unwrap_or_default();
-        // Nobody need wait longer than the longest backoff, whatever a worker's clock was when it wrote the moment.
-        let latest =
-            node.filter(|_| state.failures > 0).map(|node| node.set_ms.saturating_add(job.policy.longest_backoff_ms()));
-        let backoff = state.not_before_ms.map(|at| latest.map_or(at, |latest| at.min(latest)));
-        let moment = job.policy.not_before_ms.max(backoff);
+        // Nobody need wait longer than that, whatever the clock was by which the moment was written; and where it was set back
+        // since, when the wait began is not known.
+        let set_ms = node.map(|node| node.set_ms).filter(|set_ms| *set_ms <= record.txn.time_ms + CLOCKS_MS);
+        let latest = set_ms.map(|set_ms| set_ms.saturating_add(job.policy.longest_wait_ms()));
+        let wait = state.not_before_ms.and_then(|at| Some(at.min(latest?)));
+        let moment = job.policy.not_before_ms.max(wait);
         let reason = if let Some(after) = job.after.first() {
             format!("its job waits for {after}")
         } else if moment.is_some_and(|at| at > record.txn.time_ms + CLOCKS_MS) {
