@@ -18,6 +18,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 const ASK_EVERY: Duration = Duration::from_secs(300);
 /// Within how long after a reconnect one is asked for, where no write is answered meanwhile: each process at a moment of its own.
 const ASK_AFTER: Duration = Duration::from_secs(5);
+/// How far the time may be from the truth where it is used, in microseconds, and how far ahead of it it may ever be.
+const WIDE_US: i64 = 500_000;
 /// From then on this machine's wall clock is called wrong. It is called right again at half of that.
 const WRONG_US: i64 = 1_000_000;
 /// How far two clocks may drift apart, in millionths: quartz is good for a tenth of it.
@@ -81,8 +83,14 @@ impl Clock {
 
     /// How far that may be from the truth.
     pub fn error(&self, now: Instant) -> Option<Duration> {
-        let known = self.known?.at(now);
-        Some(Duration::from_micros((known.most_us - known.least_us).max(0).unsigned_abs() / 2))
+        let (known, now_us) = (self.known?.at(now), self.now_us(now)? - self.since_us(now));
+        let error_us = (known.most_us - now_us).max(now_us - known.least_us);
+        Some(Duration::from_micros(error_us.max(0).unsigned_abs()))
+    }
+
+    /// Whether the time is known to half a second: no answer was fast enough, where it is not.
+    pub fn is_sharp(&self, now: Instant) -> bool {
+        self.error(now).is_some_and(|error| error.as_micros() < u128::from(WIDE_US.unsigned_abs()))
     }
 
     /// Whether ZooKeeper is to be asked: the last answer is old, and so is the last asking, if that had none; or another
@@ -114,9 +122,10 @@ impl Clock {
         (was != wrong).then_some(if wrong { News::Wrong(ahead_us / 1_000) } else { News::Right })
     }
 
+    /// The middle of the bounds. Where they are wide, less: what is begun late does less harm than what is begun too soon.
     fn now_us(&self, now: Instant) -> Option<i64> {
         let known = self.known?;
-        Some(known.least_us + (known.most_us - known.least_us) / 2 + self.since_us(now))
+        Some(known.least_us + ((known.most_us - known.least_us) / 2).min(WIDE_US) + self.since_us(now))
     }
 
     fn since_us(&self, moment: Instant) -> i64 {
@@ -258,5 +267,19 @@ mod tests {
         let (mut clock, origin) = clock();
         clock.learn(origin, origin + 5_000 * MS, ORIGIN_MS + 4_990);
         assert_eq!(clock.compare(origin + 5_000 * MS, wall(origin, origin + 5_000 * MS, 0)), None);
+    }
+
+    #[test]
+    fn a_slow_answer_puts_the_time_ahead_by_no_more_than_half_a_second() {
+        for (took_ms, stamped_ms) in [(5_000, 10), (5_000, 2_500), (5_000, 4_990), (700, 1)] {
+            let (mut clock, origin) = clock();
+            let answered = origin + took_ms * MS;
+            clock.learn(origin, answered, ORIGIN_MS + stamped_ms);
+            let (now, error) = (clock.now_ms(answered).expect("known"), clock.error(answered).expect("known"));
+            let error = i64::try_from(error.as_millis()).expect("small");
+            let (least, most) = (ORIGIN_MS + stamped_ms, ORIGIN_MS + stamped_ms + i64::from(took_ms));
+            assert!(now <= least + 501, "{now} {least}");
+            assert!(now - error <= least + 1 && now + error >= most - 1, "{now} {error}");
+        }
     }
 }

@@ -34,6 +34,9 @@ const BYTES_PER_PERMIT: usize = 16 * 1024;
 /// How many answers to one call may be lost in a row. It takes as many connections, each of which answered a sync.
 pub(super) const LOST_MAX: u32 = 10;
 
+/// How often the time is asked for at first, until an answer was fast enough.
+const ASKS_MAX: u32 = 5;
+
 /// When it is said that there is no connection, and how often then.
 const COMPLAIN_AFTER: Duration = Duration::from_secs(5);
 const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
@@ -183,20 +186,25 @@ impl Session {
         self.inner.clock().now_ms(Instant::now()).unwrap_or_else(|| wall_ms((self.inner.wall_clock)()))
     }
 
-    /// Returns once ZooKeeper's clock is known: at once where a write of this session told it, else after one.
+    /// Returns once ZooKeeper's clock is known, to half a second: at once where a write of this session told it, else after
+    /// one, or some where answers are slow.
     ///
-    /// Where that write is refused, says so, and goes on by this machine's clock. Errors: session over.
+    /// Where such a write is refused, says so, and goes on by this machine's clock. Errors: session over.
     pub async fn learn_time(&self) -> Result<(), Failure> {
-        if self.inner.clock().now_ms(Instant::now()).is_some() {
-            return Ok(());
-        }
-        match self.repeat(|| self.ask_time()).await {
-            Err(Failure::Refused(refusal)) => {
-                warn!(%refusal, "ZooKeeper does not tell its time: going by the clock of this machine");
-                Ok(())
+        for _ in 0..ASKS_MAX {
+            if self.inner.clock().is_sharp(Instant::now()) {
+                break;
             }
-            done => done,
+            match self.repeat(|| self.ask_time()).await {
+                Ok(()) => {}
+                Err(Failure::Refused(refusal)) => {
+                    warn!(%refusal, "ZooKeeper does not tell its time: going by the clock of this machine");
+                    break;
+                }
+                Err(failure) => return Err(failure),
+            }
         }
+        Ok(())
     }
 
     /// A write for the sake of its answer: a znode that comes and goes in one step, so that nobody ever sees it.
