@@ -489,6 +489,17 @@ fn a_clock_that_is_set_back_keeps_neither_a_resting_worker_nor_what_a_storm_inte
 }
 
 #[test]
+fn a_worker_that_lacks_something_for_no_time_more_is_given_tasks_again_and_is_none_that_stops() {
+    let mut ledger = backlog(1);
+    ledger.worker_is(&worker("w"), &runs(1, &["k"]));
+    write(&mut ledger);
+    ledger.task_is(&job("j").task(0), 1, &TaskState::default().returned(Some("w"), Some(Duration::ZERO)));
+    ledger.wake(1);
+    assert!(!ledger.stops(&worker("w")));
+    assert_eq!(lists(&mut ledger)["w"], ["j/0000000000@1"]);
+}
+
+#[test]
 fn a_clock_that_is_set_back_strands_nothing_that_was_delayed_and_begins_nothing_too_soon() {
     let mut ledger = Ledger::default();
     ledger.wake(5_000_000);

@@ -97,7 +97,9 @@ impl Shift {
             Some(error) => loaded.state.attempted(&self.id, &error),
             None => loaded.state.clone(),
         };
-        let lacking_for = if self.stopping.is_some() { None } else { self.shortage.pause(Instant::now()) };
+        // Also where the pause has passed by now: without it this would say that the worker stops.
+        let pause = self.shortage.pause(Instant::now()).unwrap_or_default();
+        let lacking_for = if self.stopping.is_some() { None } else { Some(pause) };
         let state = state.returned(Some(&self.id), lacking_for);
         if lacking_for.is_none() {
             info!(task = %assignment.task, begun, "handing it back");
