@@ -77,7 +77,7 @@ impl Appetite {
     pub(super) fn learn(&mut self, answers: &[Answer<Node>]) -> usize {
         let bytes = answers.iter().flatten().flatten().map(|node| node.data.len() + STAT_BYTES);
         if let Some(largest) = bytes.clone().max() {
-            self.guess_bytes = largest.max(self.guess_bytes / 2);
+            self.guess_bytes = largest.max(self.guess_bytes.div_ceil(2));
         }
         bytes.sum()
     }
