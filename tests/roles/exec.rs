@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use herdsman::handlers::{Exec, Handlers};
 use herdsman::records::Policy;
-use herdsman::roles::client::{Client, Finished, FinishedStatus, LogLine};
+use herdsman::roles::client::{Client, Finished, FinishedStatus, JobSpec, LogLine};
 
 use super::policy::{herd, shell, submitted, whole};
 use crate::support::herd::{exec, master, worker_with};
@@ -114,6 +114,21 @@ async fn a_program_whose_supervisor_is_killed_ends_with_it() {
     let (finished, _) = outcome(&script, Policy::default()).await;
     assert_eq!(finished.error.as_deref(), Some("the program's supervisor was ended: ended by signal 9"));
     noted.is_gone().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn arguments_that_no_program_can_be_given_fail_their_tasks_and_hold_up_no_other() {
+    let config = fresh_config();
+    let (_m, _w, _session) = herd(&config).await;
+    for args in [["echo", "a\0b"], ["ec\0ho", "a"]] {
+        let spec = JobSpec { args: args.map(str::to_owned).to_vec(), ..JobSpec::new("exec") };
+        let (_, results) = submitted(&config, spec, 1).await;
+        let failed = all(results).await.pop().expect("one");
+        let error = failed.error.unwrap_or_default();
+        assert!(error.contains("cannot run") && error.contains("nul byte"), "{error}");
+    }
+    let (_, results) = submitted(&config, shell("true", Policy::default()), 1).await;
+    assert!(all(results).await[0].is_done());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -67,8 +67,8 @@ impl Program {
             .env("HERDSMAN_TOKEN", task.token.to_string())
             .env("HERDSMAN_PROGRESS", progress)
             .process_group(0); // so that no key of a worker's terminal reaches it
-        let cannot = |error| cannot_run(program, &error);
-        let Some((ours, its)) = sockets else {
+        let cannot = |error| cannot_run(&format!("'{program}'"), &error);
+        let (Some(executable), Some((ours, its))) = (supervisor, sockets) else {
             let [stdin, stdout, stderr] = ends;
             command.args(args).stdin(stdin).stdout(stdout).stderr(stderr);
             let process = command.spawn().map_err(cannot)?;
@@ -81,10 +81,8 @@ impl Program {
         command.arg0(NAME).arg(program).args(args).stdin(OwnedFd::from(its)).stdout(Stdio::null());
         let spawned = command.spawn();
         drop(command); // and with it the supervisor's end
-        let process = spawned.map_err(|error| match Errno::from_io_error(&error) {
-            Some(Errno::TOOBIG) => cannot(error),
-            _ => lacks(error),
-        })?;
+        let supervised = format!("'{program}' supervised by '{}'", executable.display());
+        let process = spawned.map_err(|error| cannot_run(&supervised, &error))?;
         ours.set_nonblocking(true).map_err(lacks)?;
         let (says, hears) = UnixStream::from_std(ours).map_err(lacks)?.into_split();
         let supervisor = Supervisor { says: BufReader::new(says).lines(), hears: Some(hears) };
@@ -185,9 +183,10 @@ fn pipes() -> io::Result<(Streams, [OwnedFd; 3])> {
     Ok((streams, [its_stdin.into(), its_stdout.into(), its_stderr.into()]))
 }
 
-/// Whether it is for the worker or for the task that a program could not be started.
-fn cannot_run(program: &str, error: &io::Error) -> TaskError {
-    let text = format!("cannot run '{program}': {error}");
+/// Whether it is for the worker or for the task that `what` could not be started. What is not known to be want of something is
+/// the task's: one that the worker handed back for ever would keep it from beginning any other.
+fn cannot_run(what: &str, error: &io::Error) -> TaskError {
+    let text = format!("cannot run {what}: {error}");
     match Errno::from_io_error(error) {
         Some(Errno::MFILE | Errno::NFILE | Errno::AGAIN | Errno::NOMEM) => TaskError::WorkerLacks(text),
         _ => TaskError::new(text),
@@ -207,5 +206,7 @@ mod tests {
         for wrong in [Errno::NOENT, Errno::ACCESS, Errno::TOOBIG, Errno::NOEXEC] {
             assert!(matches!(cannot(wrong), TaskError::Failed { .. }), "{wrong}");
         }
+        let without_errno = io::Error::from(io::ErrorKind::InvalidInput);
+        assert!(matches!(cannot_run("p", &without_errno), TaskError::Failed { .. }));
     }
 }
