@@ -132,6 +132,17 @@ async fn arguments_that_no_program_can_be_given_fail_their_tasks_and_hold_up_no_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_supervisor_does_not_end_by_what_ends_a_whole_service_and_its_program_may() {
+    let script = "for signal in TERM INT HUP; do kill -$signal $PPID; done; echo on";
+    let (finished, _) = outcome(script, Policy::default()).await;
+    assert_eq!((finished.error, &finished.result["stdout"]), (None, &"on\n".into()));
+    for (signal, number) in [("TERM", 15), ("INT", 2), ("HUP", 1)] {
+        let (finished, _) = outcome(&format!("kill -{signal} $$; echo on"), Policy::default()).await;
+        assert_eq!(finished.error, Some(format!("ended by signal {number}")));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_a_supervisor_a_program_ends_with_its_group() {
     let noted = Noted::new();
     let script = noted.script("trap '' TERM; sleep 1000 & note $!; echo $PPID");

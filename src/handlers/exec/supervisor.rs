@@ -15,6 +15,9 @@
 //! The worker sends the program's three standard streams, so that the supervisor holds no pipe that somebody reads to its
 //! end; then a byte for each SIGTERM. The supervisor answers in lines, [`Said`], and closes its end when no child is left.
 //!
+//! Whoever stops a whole service signals every process of it (systemd does, unless told `KillMode=mixed`), and the worker may
+//! have a grace for what runs. So the supervisor does not end by SIGTERM, SIGINT or SIGHUP; the program may.
+//!
 //! What is left out: if the supervisor itself is killed, the worker kills the program's group, and what had left that lives on.
 //! Where there are no subreapers (everywhere but on Linux), nothing is supervised.
 
@@ -26,6 +29,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::cmsg_space;
@@ -35,7 +39,7 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
 };
 use rustix::process::{Pid, Signal, WaitOptions, getpgid, getpid, kill_process, kill_process_group, wait};
-use signal_hook::consts::SIGCHLD;
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 
 /// What the process is called, by which it knows what it is to be.
 pub(super) const NAME: &str = "herdsman-supervisor";
@@ -127,6 +131,9 @@ fn receive_streams(worker: &UnixStream) -> io::Result<[OwnedFd; 3]> {
 }
 
 fn supervise(mut args: impl Iterator<Item = OsString>) -> io::Result<()> {
+    for signal in [SIGTERM, SIGINT, SIGHUP] {
+        signal_hook::flag::register(signal, Arc::default())?; // not ignored, for that the program would inherit
+    }
     let mut worker = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     #[cfg(target_os = "linux")]
     rustix::process::set_child_subreaper(Some(getpid()))?;
