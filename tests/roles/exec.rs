@@ -1,5 +1,6 @@
 //! Programs as tasks: when one has ended, and that what it started ends with it.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -140,6 +141,22 @@ async fn a_supervisor_does_not_end_by_what_ends_a_whole_service_and_its_program_
         let (finished, _) = outcome(&format!("kill -{signal} $$; echo on"), Policy::default()).await;
         assert_eq!(finished.error, Some(format!("ended by signal {number}")));
     }
+}
+
+/// Supervised by a shell script; file descriptor 3 is its worker.
+fn supervised_by(folder: &tempfile::TempDir, script: &str) -> Exec {
+    let file = folder.path().join("supervisor");
+    std::fs::write(&file, format!("#!/bin/sh\nexec 3<&0\n{script}\n")).expect("writable");
+    std::fs::set_permissions(&file, PermissionsExt::from_mode(0o700)).expect("ours");
+    Exec::supervised_by(file)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_fails_whose_supervisor_was_killed_before_it_told_of_its_program() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let killed = supervised_by(&folder, "\"$@\" & kill -KILL $$");
+    let (finished, _) = outcome_by(killed, "true", Policy::default()).await;
+    assert_eq!(finished.error.as_deref(), Some("the program's supervisor was ended: ended by signal 9"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

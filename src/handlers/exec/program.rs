@@ -77,20 +77,21 @@ impl Program {
         };
         let lacks = |error: io::Error| TaskError::WorkerLacks(format!("cannot supervise '{program}': {error}"));
         send_streams(&ours, &[ends[0].as_fd(), ends[1].as_fd(), ends[2].as_fd()]).map_err(lacks)?;
+        ours.set_nonblocking(true).map_err(lacks)?;
+        let (says, hears) = UnixStream::from_std(ours).map_err(lacks)?.into_split();
         drop(ends);
         command.arg0(NAME).arg(program).args(args).stdin(OwnedFd::from(its)).stdout(Stdio::null());
         let spawned = command.spawn();
         drop(command); // and with it the supervisor's end
         let supervised = format!("'{program}' supervised by '{}'", executable.display());
         let process = spawned.map_err(|error| cannot_run(&supervised, &error))?;
-        ours.set_nonblocking(true).map_err(lacks)?;
-        let (says, hears) = UnixStream::from_std(ours).map_err(lacks)?.into_split();
         let supervisor = Supervisor { says: BufReader::new(says).lines(), hears: Some(hears) };
         let mut program = Program { process, supervisor: Some(supervisor), group: None };
-        match program.next_said().await.map_err(lacks)? {
+        // From here on the program may have run: nothing is for want of anything unless the supervisor says so.
+        match program.next_said().await? {
             Said::Runs(group) => program.group = Some(group),
             Said::Cannot(errno) => return Err(cannot(io::Error::from_raw_os_error(errno))),
-            Said::Exited(_) => return Err(lacks(other_protocol())),
+            Said::Exited(_) => return Err(other_protocol().into()),
         }
         Ok((program, streams))
     }

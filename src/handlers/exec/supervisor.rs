@@ -19,6 +19,8 @@
 //! have a grace for what runs. So the supervisor does not end by SIGTERM, SIGINT or SIGHUP; the program may.
 //!
 //! What is left out: if the supervisor itself is killed, the worker kills the program's group, and what had left that lives on.
+//! If that comes after it started the program and before it said so, the worker knows of no group: the attempt fails, and the
+//! program runs to its end. (PR_SET_PDEATHSIG, set between fork and exec, would end the program itself; that is unsafe code.)
 //! Where there are no subreapers (everywhere but on Linux), nothing is supervised.
 
 use std::ffi::OsString;
@@ -130,25 +132,11 @@ fn receive_streams(worker: &UnixStream) -> io::Result<[OwnedFd; 3]> {
     <[OwnedFd; 3]>::try_from(streams).map_err(|_| io::Error::other("no worker sent the program's streams"))
 }
 
-fn supervise(mut args: impl Iterator<Item = OsString>) -> io::Result<()> {
-    for signal in [SIGTERM, SIGINT, SIGHUP] {
-        signal_hook::flag::register(signal, Arc::default())?; // not ignored, for that the program would inherit
-    }
+fn supervise(args: impl Iterator<Item = OsString>) -> io::Result<()> {
     let mut worker = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
-    #[cfg(target_os = "linux")]
-    rustix::process::set_child_subreaper(Some(getpid()))?;
-    let (mut ended, signalled) = UnixStream::pair()?;
-    ended.set_nonblocking(true)?;
-    signal_hook::low_level::pipe::register(SIGCHLD, signalled)?;
-
-    let [stdin, stdout, stderr] = receive_streams(&worker)?;
-    let mut command = Command::new(args.next().ok_or_else(|| io::Error::other("no program was named"))?);
-    command.args(args).stdin(stdin).stdout(stdout).stderr(stderr).process_group(0);
-    let spawned = command.spawn();
-    drop(command); // and with it the streams
-    let program = match &spawned {
-        Ok(child) => Pid::from_child(child),
-        Err(error) => return tell(&worker, Said::Cannot(error.raw_os_error().unwrap_or_default())),
+    let (program, mut ended) = match start(args, &worker) {
+        Ok(started) => started,
+        Err(error) => return error.raw_os_error().map_or(Err(error), |errno| tell(&worker, Said::Cannot(errno))),
     };
     let mut killing = tell(&worker, Said::Runs(program)).is_err();
     while reap(program, &worker)? {
@@ -172,6 +160,23 @@ fn supervise(mut args: impl Iterator<Item = OsString>) -> io::Result<()> {
     }
     let _ = worker.shutdown(Shutdown::Both); // it need not wait until this process is taken down
     Ok(())
+}
+
+/// Starts the program. Returns what can be read from once a child has ended.
+fn start(mut args: impl Iterator<Item = OsString>, worker: &UnixStream) -> io::Result<(Pid, UnixStream)> {
+    for signal in [SIGTERM, SIGINT, SIGHUP] {
+        signal_hook::flag::register(signal, Arc::default())?; // not ignored, for that the program would inherit
+    }
+    #[cfg(target_os = "linux")]
+    rustix::process::set_child_subreaper(Some(getpid()))?;
+    let (ended, signalled) = UnixStream::pair()?;
+    ended.set_nonblocking(true)?;
+    signal_hook::low_level::pipe::register(SIGCHLD, signalled)?;
+
+    let [stdin, stdout, stderr] = receive_streams(worker)?;
+    let mut command = Command::new(args.next().ok_or_else(|| io::Error::other("no program was named"))?);
+    command.args(args).stdin(stdin).stdout(stdout).stderr(stderr).process_group(0);
+    Ok((Pid::from_child(&command.spawn()?), ended))
 }
 
 fn tell(mut worker: &UnixStream, said: Said) -> io::Result<()> {
