@@ -1,7 +1,9 @@
 //! Programs as tasks: when one has ended, and that what it started ends with it.
 
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use herdsman::handlers::{Exec, Handlers};
@@ -157,6 +159,19 @@ async fn an_attempt_fails_whose_supervisor_was_killed_before_it_told_of_its_prog
     let killed = supervised_by(&folder, "\"$@\" & kill -KILL $$");
     let (finished, _) = outcome_by(killed, "true", Policy::default()).await;
     assert_eq!(finished.error.as_deref(), Some("the program's supervisor was ended: ended by signal 9"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_is_not_signalled_once_its_supervisor_has_ended_by_itself() {
+    let mut stranger = Command::new("sleep").arg("1000").process_group(0).spawn().expect("there is sleep");
+    let folder = tempfile::tempdir().expect("a folder");
+    // Somebody else holds its end of the socket, so that the attempt is over before the worker has seen it end.
+    let script = format!("sleep 5 & echo runs {} >&3; echo exited 0 >&3; exit 0", stranger.id());
+    let (finished, _) = outcome_by(supervised_by(&folder, &script), "true", Policy::default()).await;
+    assert!(finished.is_done());
+    let pid = rustix::process::Pid::from_child(&stranger);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it is a child");
+    assert_eq!(stranger.wait().expect("a child").signal(), Some(15), "9 if somebody killed it before");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -99,7 +99,9 @@ impl Program {
     /// Completes once the program itself has exited. May be dropped and called anew.
     pub(super) async fn exited(&mut self) -> io::Result<ExitStatus> {
         if self.supervisor.is_none() {
-            return self.process.wait().await;
+            let status = self.process.wait().await;
+            self.look_for_group(); // at once: its number may be somebody else's soon
+            return status;
         }
         match self.next_said().await? {
             Said::Exited(status) => Ok(ExitStatus::from_raw(status)),
@@ -144,12 +146,18 @@ impl Program {
         match &mut self.supervisor {
             Some(supervisor) => while let Ok(Some(_)) = supervisor.says.next_line().await {},
             None => {
-                while self.group.is_some_and(|group| test_kill_process_group(group).is_ok()) {
+                while self.look_for_group() {
                     sleep(LOOK_EVERY).await;
                 }
             }
         }
         self.group = None;
+    }
+
+    /// Whether anybody is left in the group.
+    fn look_for_group(&mut self) -> bool {
+        self.group = self.group.filter(|&group| test_kill_process_group(group).is_ok());
+        self.group.is_some()
     }
 
     fn signal_group(&self, signal: Signal) {
@@ -162,8 +170,10 @@ impl Program {
 impl Drop for Program {
     fn drop(&mut self) {
         self.kill();
-        // A supervisor that lives kills more than the group; one that was killed itself, nothing.
-        if self.supervisor.is_none() || !matches!(self.process.try_wait(), Ok(None)) {
+        // A supervisor that lives kills more than the group; one that was killed itself, nothing. One that ended by itself has
+        // reaped everything, and the group's number may be somebody else's.
+        let was_killed = |ended| matches!(ended, Ok(Some(status)) if !ExitStatus::success(&status));
+        if self.supervisor.is_none() || was_killed(self.process.try_wait()) {
             self.signal_group(Signal::KILL);
         }
     }
