@@ -65,5 +65,6 @@ pub mod records;
 pub mod report;
 pub mod roles;
 pub mod shutdown;
+mod spawn;
 pub mod spill;
 pub mod stress;
