@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::OFlags;
-use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use super::{Sink, Task, TaskError};
+use crate::spawn::blocking;
 
 /// How often it is read.
 const READ_EVERY: Duration = Duration::from_millis(500);
@@ -29,13 +29,13 @@ impl ProgressFile {
         let name = format!("herdsman-{}-{}-{}", std::process::id(), task.token, task.id.to_string().replace('/', "-"));
         let file = ProgressFile { path: std::env::temp_dir().join(name) };
         // Not in the session's thread, here and below: who knows what kind of file system this is.
-        spawn_blocking(move || {
+        let made = blocking(move || {
             let _ = std::fs::remove_file(&file.path); // somebody else's link, perhaps
             let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&file.path);
             let cannot = |error| format!("cannot write '{}', in the directory TMPDIR: {error}", file.path.display());
             made.map_err(|error| TaskError::WorkerLacks(cannot(error))).map(|_| file)
-        })
-        .await?
+        });
+        made.await.map_err(|error| TaskError::WorkerLacks(format!("cannot start a thread: {error}")))?
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -48,7 +48,7 @@ impl ProgressFile {
         loop {
             sleep(READ_EVERY).await;
             let path = self.path.clone();
-            let Ok(Ok(text)) = spawn_blocking(move || end_of(&path)).await else { continue };
+            let Ok(Ok(text)) = blocking(move || end_of(&path)).await else { continue };
             let line = text.lines().next_back().unwrap_or_default();
             let (number, message) = line.split_once(' ').unwrap_or((line, ""));
             if let Ok(done) = number.parse()
@@ -79,4 +79,43 @@ fn end_of(path: &Path) -> io::Result<String> {
     let mut bytes = Vec::new();
     file.take(READ_BYTES_MAX).read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use serde_json::Value;
+
+    use super::*;
+    use crate::handlers::{Cancelled, Token};
+
+    /// Tells this test program, started by itself, that no thread is to be had.
+    const CHILD: &str = "HERDSMAN_TEST_NO_THREADS";
+
+    fn task() -> Task {
+        let id = format!("j-{}/0", std::process::id()).parse().expect("valid");
+        let token = Token { zxid: 1, run: 1 };
+        let (args, payload) = (Vec::new(), Vec::new());
+        Task { id, attempt: 1, token, args, payload, cancelled: Cancelled::never(), sink: Sink::default() }
+    }
+
+    #[test]
+    fn where_there_is_no_thread_the_worker_lacks_one() {
+        if std::env::var_os(CHILD).is_some() {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+            let made = runtime.block_on(async { ProgressFile::of(&task()).await.map(|_| Value::Null) });
+            std::process::exit(if matches!(made, Err(TaskError::WorkerLacks(_))) { 7 } else { 8 });
+        }
+        let myself = std::env::current_exe().expect("this test program");
+        let test = "handlers::exec::progress::tests::where_there_is_no_thread_the_worker_lacks_one";
+        // In one thread, for the test program needs none then. A stack that fits into no address space.
+        let child = Command::new(myself)
+            .args(["--exact", test, "--test-threads", "1"])
+            .env(CHILD, "")
+            .env("RUST_MIN_STACK", (1_u64 << 50).to_string())
+            .output();
+        let child = child.expect("it can be run");
+        assert_eq!(child.status.code(), Some(7), "{}", String::from_utf8_lossy(&child.stderr));
+    }
 }
