@@ -175,6 +175,12 @@ async fn a_group_is_not_signalled_once_its_supervisor_has_ended_by_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_supervisor_is_known_by_its_name() {
+    let (finished, _) = outcome("cat /proc/$PPID/comm", Policy::default()).await;
+    assert_eq!(finished.result["stdout"], "herdsman-superv\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_a_supervisor_a_program_ends_with_its_group() {
     let noted = Noted::new();
     let script = noted.script("trap '' TERM; sleep 1000 & note $!; echo $PPID");

@@ -164,6 +164,7 @@ fn supervise(args: impl Iterator<Item = OsString>) -> io::Result<()> {
 
 /// Starts the program. Returns what can be read from once a child has ended.
 fn start(mut args: impl Iterator<Item = OsString>, worker: &UnixStream) -> io::Result<(Pid, UnixStream)> {
+    let _ = std::fs::write("/proc/self/comm", NAME); // for `ps`, which would call it "exe"; cut off at 15 bytes
     for signal in [SIGTERM, SIGINT, SIGHUP] {
         signal_hook::flag::register(signal, Arc::default())?; // not ignored, for that the program would inherit
     }
