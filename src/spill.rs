@@ -53,11 +53,17 @@ fn store(directory: &Path, job: &JobId, name: &str, bytes: &[u8]) -> std::io::Re
     let folder = directory.join(job.as_str());
     fs::create_dir_all(&folder)?;
     let (file, unfinished) = (folder.join(name), folder.join(format!("{name}.{:08x}", rand::random::<u32>())));
-    let mut writer = File::create(&unfinished)?;
-    writer.write_all(bytes)?;
-    writer.sync_all()?;
-    fs::rename(&unfinished, &file)?;
+    if let Err(error) = write(&unfinished, bytes).and_then(|()| fs::rename(&unfinished, &file)) {
+        let _ = fs::remove_file(&unfinished); // on a full disk each further try would add one
+        return Err(error);
+    }
     Ok(Reference { file, bytes: bytes.len() as u64, sha256: digest(bytes) })
+}
+
+fn write(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut writer = File::create(file)?;
+    writer.write_all(bytes)?;
+    writer.sync_all()
 }
 
 /// A payload as it goes into the tree; a large one is kept in the directory.
@@ -130,5 +136,15 @@ mod tests {
         remove(folder.path(), &job);
         let left: Vec<_> = fs::read_dir(folder.path().join("j-1")).expect("it stays").flatten().collect();
         assert_eq!(left.len(), 1);
+    }
+
+    #[test]
+    fn what_cannot_be_kept_leaves_no_file_behind() {
+        let (folder, job) = (tempfile::tempdir().expect("a folder"), "j-1".parse().expect("valid"));
+        let kept = folder.path().join("j-1/3.outcome");
+        fs::create_dir_all(kept.join("in the way")).expect("writable");
+        assert!(keep_result(folder.path(), &job, "3", b"result").is_err());
+        let left: Vec<_> = fs::read_dir(folder.path().join("j-1")).expect("it stays").flatten().collect();
+        assert_eq!(left.iter().map(fs::DirEntry::path).collect::<Vec<_>>(), [kept]);
     }
 }
