@@ -155,10 +155,9 @@ async fn a_mirror_of_nothing_says_so_and_sees_it_come() {
     let mut shadow = Shadow::default();
     shadow.follow_until(&mut mirror, |s| s.nodes.contains_key("a")).await;
     session.close().await;
-    // The snapshot of a root that is back may come after what was created in it.
-    while let Some(changes) = mirror.next().await {
-        assert!(matches!(&changes[..], [Change::Snapshot { .. }]), "{changes:?}");
-    }
+    // What is said twice, by events and by the snapshot of a root that is back, may be under way still.
+    let ends = async { while mirror.next().await.is_some() {} };
+    tokio::time::timeout(LIMIT, ends).await.expect("it ends with its session");
 }
 
 #[tokio::test(flavor = "multi_thread")]
