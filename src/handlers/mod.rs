@@ -68,7 +68,7 @@ pub trait Handler: Send + Sync + 'static {
     ///
     /// Handlers run on threads of their own, a runtime with one for each slot, at most 64. What blocks (computes for long,
     /// reads files, calls what is not async) costs the worker no session and delays its neighbours little, but a future
-    /// that does not yield cannot be dropped: nothing stops it before it ends. Use `tokio::task::spawn_blocking` for
+    /// that does not yield cannot be dropped: nothing stops it before it ends, and until then it keeps its slot. Use `tokio::task::spawn_blocking` for
     /// more than a few milliseconds of that.
     ///
     /// A task may be run more than once (its worker may die after running it and before saying so); its outcome is

@@ -8,14 +8,15 @@ use std::time::{Duration, Instant};
 use herdsman::cli::{self, Exit};
 use herdsman::coordination::SessionConfig;
 use herdsman::handlers::{Handler, Handlers, Task, TaskError};
-use herdsman::roles::client::{Finished, Job, JobSpec, Results, open};
+use herdsman::records::Policy;
+use herdsman::roles::client::{Client, Finished, Job, JobSpec, Results, Selected, open};
 use herdsman::roles::{self, worker::Worker};
 use herdsman::shutdown::{Shutdown, Stopper};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::support::herd::{master, worker_with};
 use crate::support::{LIMIT, TIMEOUT, all, children, config_at, connect, fresh_config, until};
@@ -142,6 +143,44 @@ async fn handlers_that_block_cost_no_session_and_delay_no_neighbour() {
     assert_eq!(children(&session, "/workers").await, registered, "on the session that it had");
     stopper.stop();
     ended.await.expect("no panic").expect("ZooKeeper is up");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_whose_cancelled_tasks_block_leaves_what_it_cannot_begin_to_the_others() {
+    let config = fresh_config();
+    let _m = master(&config, "m");
+    let (rude, polite) = (Sleeper::default(), Sleeper::default());
+    let _rude = worker_with(&config, "rude", 2, Handlers::none().with("sleeper", rude.clone()), LIMIT);
+    let session = connect(&config).await;
+    until("the first is there", async || children(&session, "/workers").await.len() == 1).await;
+    let blocks = format!("0 {}", (LIMIT * 3).as_millis());
+    let (job, _results) = opened(&config, JobSpec::new("sleeper")).await;
+    for _ in 0..2 {
+        job.submit(blocks.clone().into_bytes()).await.expect("acknowledged");
+    }
+    until("they block", async || rude.begun.load(Ordering::SeqCst) == 2).await;
+    let client = Client::connect(&config).await.expect("ZooKeeper is up");
+    let whole = Selected { job: job.id().clone(), tasks: None };
+    assert_eq!(client.cancel(&whole, "enough").await.expect("cancelled"), 2);
+    let _polite = worker_with(&config, "polite", 2, Handlers::none().with("sleeper", polite.clone()), LIMIT);
+    until("both are there", async || children(&session, "/workers").await.len() == 2).await;
+    let finished = timeout(LIMIT, done(&config, JobSpec::new("sleeper"), &["0"; 20])).await.expect("others run them");
+    assert!(finished.iter().all(|finished| finished.is_done() && finished.attempts == 1), "{finished:?}");
+    assert_eq!(polite.begun.load(Ordering::SeqCst), 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_time_of_an_attempt_is_over_also_where_its_handler_blocks() {
+    let config = fresh_config();
+    let _m = master(&config, "m");
+    let _w = worker_with(&config, "w", 1, Handlers::none().with("sleeper", Sleeper::default()), LIMIT);
+    let session = connect(&config).await;
+    until("the herd is there", async || children(&session, "/workers").await.len() == 1).await;
+    let blocks = format!("0 {}", (LIMIT * 3).as_millis());
+    let policy = Policy { timeout_ms: Some(200), ..Policy::default() };
+    let (spec, payloads) = (JobSpec { policy, ..JobSpec::new("sleeper") }, [blocks.as_str()]);
+    let finished = timeout(LIMIT, done(&config, spec, &payloads)).await.expect("it does not wait for the handler");
+    assert_eq!(finished[0].error.as_deref(), Some("timed out after 200ms"), "{finished:?}");
 }
 
 /// Starts what panics, and goes on.

@@ -130,7 +130,7 @@ async fn an_attempt_that_takes_too_long_is_ended_with_its_program() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cancelled_program_gets_sigterm_with_all_that_it_started_and_its_slot_is_free_at_once() {
+async fn a_cancelled_program_gets_sigterm_with_all_that_it_started_and_its_slot_is_free_soon() {
     let config = fresh_config();
     let _m = master(&config, "m");
     let handlers = Handlers::builtin().with("exec", exec());
@@ -154,7 +154,7 @@ async fn a_cancelled_program_gets_sigterm_with_all_that_it_started_and_its_slot_
     let finished = all(results).await;
     let ended_as = (finished[0].status, finished[0].error.as_deref());
     assert_eq!(ended_as, (FinishedStatus::Cancelled, Some("wrong input")));
-    // The child does not end by itself, and the one slot is free all the same.
+    // The child does not end by itself, and the one slot is free all the same, when it was dropped.
     let (_, next) = submitted(&config, JobSpec::new("echo"), 1).await;
     assert_eq!(all(next).await.len(), 1);
     until("both heard of it", async || lines(&ended) == 2).await;

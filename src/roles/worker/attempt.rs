@@ -84,12 +84,26 @@ impl Attempt {
                 Err(_) => {
                     self.signals.cancel();
                     let _ = timeout(CANCEL_GRACE, caught).await;
-                    return Err(TaskError::new(format!("timed out after {}", humantime::format_duration(limit))));
+                    return Err(TaskError::new(timed_out(limit)));
                 }
             },
         };
         ended.unwrap_or_else(|panic| Err(TaskError::new(format!("the handler panicked: {}", text(&*panic)))))
     }
+}
+
+/// Why an attempt failed whose time was over.
+pub(super) fn timed_out(limit: Duration) -> String {
+    format!("timed out after {}", humantime::format_duration(limit))
+}
+
+/// How an attempt ends that its handler did not end.
+pub(super) fn failed(worker: &str, loaded: &Loaded, error: String) -> End {
+    if loaded.job.policy.retries() {
+        return End::Failed(error);
+    }
+    let (status, attempts, worker) = (OutcomeStatus::Failed, loaded.state.attempt + 1, Some(worker.to_owned()));
+    stored(Outcome { status, worker, attempts, result: Value::Null, spilled: None, error: Some(error) })
 }
 
 /// An outcome as it is to be stored; one that is too large for that is a failed one.

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tracing::{info, warn};
 
@@ -61,6 +62,7 @@ impl Shift {
                     info!(task = %assignment.task, "withdrawn: stopping it");
                     self.busy -= 1;
                     self.hide(&assignment.task, &slot);
+                    self.told_to_stop.push((Instant::now() + CANCEL_GRACE, slot.abort.clone()));
                     slot.stop_within(CANCEL_GRACE);
                 }
                 Some(Stage::Queued) => self.queue.retain(|(queued, _)| queued != assignment),

@@ -39,7 +39,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::{BoxFuture, FutureExt, ready};
 use futures::stream::{FuturesOrdered, FuturesUnordered, StreamExt};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout_at};
 use tracing::{debug, info, warn};
 
@@ -101,6 +101,7 @@ impl Role for Worker {
             loading: FuturesOrdered::new(),
             running: JoinSet::new(),
             busy: 0,
+            told_to_stop: Vec::new(),
             committing: FuturesUnordered::new(),
             stopping: None,
             paused: false,
@@ -134,8 +135,10 @@ struct Shift {
     loading: FuturesOrdered<Call<Result<Arc<Loaded>, Trouble>>>,
     /// What runs, and what was withdrawn and has not ended yet.
     running: JoinSet<Ended>,
-    /// How many slots are taken.
+    /// How many slots are taken by entries of the list.
     busy: usize,
+    /// What was told to stop, and by when it must have. Until it has ended it keeps its slot: it may block a thread.
+    told_to_stop: Vec<(Instant, AbortHandle)>,
     committing: FuturesUnordered<Call<Result<(), CommitError>>>,
     /// When running tasks must be over, once the shutdown was asked for.
     stopping: Option<Instant>,
@@ -222,8 +225,11 @@ impl Shift {
                     self.paused = false;
                     self.resume();
                 },
-                _ = tick.tick(), if self.busy > 0 => self.show(),
-                _ = attend.tick(), if self.busy > 0 => self.threads.attend(),
+                _ = tick.tick(), if !self.running.is_empty() => {
+                    self.end_overdue();
+                    self.show();
+                }
+                _ = attend.tick(), if !self.running.is_empty() => self.threads.attend(),
                 _ = status.changed() => if status.borrow_and_update().state == State::Over {
                     return Err(Failure::SessionOver("expired or closed".to_owned()));
                 },
@@ -272,8 +278,17 @@ impl Shift {
     }
 
     fn fill_slots(&mut self) {
-        while !self.paused && self.busy < self.worker.slots as usize {
+        while !self.paused {
+            let full = self.running.len() >= self.worker.slots as usize;
+            let blocked = if full { self.blocked() } else { 0 };
+            if full && blocked == 0 {
+                return;
+            }
             let Some((assignment, loaded)) = self.queue.pop_front() else { return };
+            if full {
+                let lacking = format!("slots: {blocked} of its handlers block, were told to stop and have not");
+                return self.cannot_begin(assignment, &loaded, &lacking);
+            }
             // To hand a task to another thread and back costs more than the lightest ones.
             let light =
                 loaded.payload.as_ref().is_ok_and(|payload| self.worker.handlers.is_light(&loaded.job.kind, payload));
@@ -313,6 +328,31 @@ impl Shift {
             let slot = InSlot { loaded, signals, abort, since: Instant::now(), shown: false };
             entry.stage = Stage::Running(slot);
             self.busy += 1;
+        }
+    }
+
+    /// How many should have stopped and have not: whatever they do they do not yield, and cannot be dropped.
+    fn blocked(&mut self) -> usize {
+        let now = Instant::now();
+        self.told_to_stop.retain(|(_, abort)| !abort.is_finished());
+        self.told_to_stop.iter().filter(|(by, _)| *by < now).count()
+    }
+
+    /// Ends attempts whose time is over, with what they may take to end by themselves: a handler that blocks its thread blocks
+    /// also the clock of its attempt.
+    fn end_overdue(&mut self) {
+        let now = Instant::now();
+        let overdue = self.entries.iter().filter_map(|(assignment, entry)| {
+            let Stage::Running(slot) = &entry.stage else { return None };
+            let limit = slot.loaded.job.policy.timeout_ms.map(Duration::from_millis)?;
+            let over = now.saturating_duration_since(slot.since) > limit.saturating_add(CANCEL_GRACE);
+            over.then(|| (assignment.clone(), slot.loaded.clone(), slot.abort.clone(), limit))
+        });
+        for (assignment, loaded, abort, limit) in overdue.collect::<Vec<_>>() {
+            abort.abort();
+            self.told_to_stop.push((now, abort));
+            let end = attempt::failed(&self.id, &loaded, attempt::timed_out(limit));
+            self.ended(Ended { assignment, loaded, end });
         }
     }
 
