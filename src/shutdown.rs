@@ -38,7 +38,7 @@ impl Shutdown {
 
     /// A shutdown that SIGTERM or SIGINT asks for.
     ///
-    /// Errors: where the handlers cannot be installed.
+    /// Errors: where the handlers cannot be installed, or there is no thread for them.
     pub fn on_signals() -> std::io::Result<Shutdown> {
         let (stopper, shutdown) = Shutdown::new();
         // In this order, the first signal raises the flag and the second finds it raised.
@@ -48,13 +48,13 @@ impl Shutdown {
             signal_hook::flag::register(signal, seen_one.clone())?;
         }
         let mut signals = Signals::new([SIGTERM, SIGINT])?;
-        std::thread::spawn(move || {
+        std::thread::Builder::new().spawn(move || {
             for signal in signals.forever() {
                 let name = if signal == SIGTERM { "SIGTERM" } else { "SIGINT" };
                 info!("{name}: stopping; a second signal ends the process at once");
                 stopper.stop();
             }
-        });
+        })?;
         Ok(shutdown)
     }
 

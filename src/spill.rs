@@ -11,8 +11,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use tracing::warn;
 
 use crate::records::JobId;
+use crate::spawn::blocking;
 
 /// Payloads up to so many bytes go into the tree also where there is a directory.
 const INLINE_BYTES_MAX: usize = 64 * 1024;
@@ -66,9 +68,19 @@ fn write(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
     writer.sync_all()
 }
 
+/// Whether a payload is kept in the directory.
+pub(crate) fn is_large(payload: &[u8]) -> bool {
+    payload.len() > INLINE_BYTES_MAX
+}
+
+/// Whether to unwrap this takes a file.
+pub(crate) fn is_kept(stored: &[u8]) -> bool {
+    stored.first() == Some(&REFERENCE)
+}
+
 /// A payload as it goes into the tree; a large one is kept in the directory.
 pub fn wrap(directory: &Path, job: &JobId, payload: Vec<u8>) -> std::io::Result<Vec<u8>> {
-    if payload.len() <= INLINE_BYTES_MAX {
+    if !is_large(&payload) {
         return Ok([vec![INLINE], payload].concat());
     }
     let reference = store(directory, job, &format!("{}{PAYLOAD}", digest(&payload)), &payload)?;
@@ -105,6 +117,14 @@ pub fn remove(directory: &Path, job: &JobId) {
         }
     }
     let _ = fs::remove_dir(folder); // stays where somebody else's files are in it
+}
+
+/// Does that elsewhere, and says so where it cannot.
+pub(crate) async fn remove_aside(directory: PathBuf, job: JobId) {
+    let folder = directory.join(job.as_str());
+    if let Err(error) = blocking(move || remove(&directory, &job)).await {
+        warn!(folder = %folder.display(), %error, "what was kept for a job stays there: remove it by hand");
+    }
 }
 
 fn digest(bytes: &[u8]) -> String {

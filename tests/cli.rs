@@ -5,6 +5,8 @@ mod descriptors;
 #[path = "cli/killed.rs"]
 mod killed;
 mod support;
+#[path = "cli/threads.rs"]
+mod threads;
 #[path = "cli/writing.rs"]
 mod writing;
 

@@ -42,12 +42,13 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::Value;
-use tokio::task::spawn_blocking;
 
 use crate::coordination::{ConnectError, Failure, MultiFailure, Op, Refusal, Session, paths};
 use crate::records::tree::{has_tasks, is_ephemeral};
 use crate::records::{DATA_BYTES_MAX, JobId, JobRecord, Outcome, OutcomeStatus, TaskId, TaskState};
 use crate::roles::{TRIES_MAX, closing, gave_up};
+use crate::spawn::blocking_even_here;
+use crate::spill;
 
 /// How long the first session may take.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -205,7 +206,7 @@ impl Finished {
         let outcome = match Outcome::from_json(data) {
             // It may be large, and far away: the thread of the session does not wait for it.
             Ok(outcome) if outcome.spilled.is_some() => {
-                spawn_blocking(move || with_result(outcome)).await.unwrap_or_else(|error| Err(error.to_string()))
+                blocking_even_here(move || with_result(outcome)).await.unwrap_or_else(|error| Err(error.to_string()))
             }
             outcome => outcome,
         };
@@ -320,8 +321,7 @@ async fn close(session: &Session, job: &JobId) -> Result<bool, Failure> {
         match session.multi(&ops).await {
             Ok(_) => {
                 if let Some(directory) = record.and_then(|record| record.spill) {
-                    let job = job.clone();
-                    let _ = spawn_blocking(move || crate::spill::remove(&directory, &job)).await;
+                    spill::remove_aside(directory, job.clone()).await;
                 }
                 return Ok(true);
             }

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use rand::Rng;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::spawn_blocking;
 
 use super::submitter::{Command, Ends, Submission, Submitter, UNACKNOWLEDGED_MAX};
 use super::{CONNECT, ClientError, Finished, Limit};
@@ -17,6 +16,7 @@ use crate::coordination::{Failure, Op, Refusal, Session, SessionConfig, paths};
 use crate::records::tree::{TASKS, has_tasks, key_path};
 use crate::records::{DATA_BYTES_MAX, JobId, JobRecord, Policy, TaskId};
 use crate::roles::{TRIES_MAX, gave_up};
+use crate::spawn::blocking_even_here;
 use crate::spill;
 
 /// What job to open.
@@ -222,11 +222,11 @@ impl Job {
         payload: Vec<u8>,
     ) -> Result<impl Future<Output = Result<TaskId, ClientError>> + Send + use<>, ClientError> {
         let payload = match self.spill.clone() {
-            Some(directory) => {
+            Some(directory) if spill::is_large(&payload) => {
                 let id = self.id.clone();
-                let wrapped = spawn_blocking(move || spill::wrap(&directory, &id, payload)).await;
-                wrapped.map_err(std::io::Error::other)??
+                blocking_even_here(move || spill::wrap(&directory, &id, payload)).await??
             }
+            Some(directory) => spill::wrap(&directory, &self.id, payload)?,
             None => payload,
         };
         if payload.len() > DATA_BYTES_MAX {

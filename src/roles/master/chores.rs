@@ -193,8 +193,7 @@ impl Hand {
         if self.unless_gone(ops).await? {
             info!(%job, "closed, for its client");
             if let Some(directory) = record.and_then(|record| record.spill) {
-                let job = job.clone();
-                tokio::task::spawn_blocking(move || spill::remove(&directory, &job));
+                tokio::spawn(spill::remove_aside(directory, job.clone()));
             }
         }
         Ok(())

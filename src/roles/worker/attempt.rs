@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use futures::future::FutureExt;
 use serde_json::Value;
-use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::warn;
 
@@ -15,6 +14,7 @@ use super::CANCEL_GRACE;
 use super::load::Loaded;
 use crate::handlers::{Running, Signals, TaskError};
 use crate::records::{Assignment, DATA_BYTES_MAX, Outcome, OutcomeStatus};
+use crate::spawn::blocking_even_here;
 use crate::spill;
 
 /// An attempt that is over.
@@ -59,14 +59,7 @@ impl Attempt {
         };
         let attempts = loaded.state.attempt + 1;
         let outcome = Outcome { status, worker: Some(self.worker), attempts, result, spilled: None, error };
-        let end = if loaded.job.spill.is_some() {
-            // Written and synced to what may be a slow disk far away.
-            let (assignment, loaded) = (assignment.clone(), loaded.clone());
-            let stored = spawn_blocking(move || stored(kept_if_large(&assignment, &loaded, outcome))).await;
-            stored.unwrap_or_else(|error| End::Failed(format!("its result cannot be kept: {error}")))
-        } else {
-            stored(outcome)
-        };
+        let end = stored(kept_if_large(&assignment, &loaded, outcome).await);
         Ended { assignment, loaded, end }
     }
 
@@ -113,14 +106,17 @@ fn stored(outcome: Outcome) -> End {
 }
 
 /// An outcome whose result is kept in the job's directory, where it is too large for the tree and the job has one.
-fn kept_if_large(assignment: &Assignment, loaded: &Loaded, mut outcome: Outcome) -> Outcome {
-    let (task, Some(directory)) = (&assignment.task, &loaded.job.spill) else { return outcome };
+async fn kept_if_large(assignment: &Assignment, loaded: &Loaded, mut outcome: Outcome) -> Outcome {
+    let (task, Some(directory)) = (assignment.task.clone(), loaded.job.spill.clone()) else { return outcome };
     let result = serde_json::to_vec(&outcome.result).unwrap_or_default();
     if result.len() > DATA_BYTES_MAX / 2 {
         let attempt = format!("{:010}.{}-{}", task.n, outcome.attempts, outcome.worker.as_deref().unwrap_or_default());
-        match spill::keep_result(directory, &task.job, &attempt, &result) {
+        let folder = directory.display().to_string();
+        // Written and synced to what may be a slow disk far away.
+        let kept = blocking_even_here(move || spill::keep_result(&directory, &task.job, &attempt, &result)).await;
+        match kept.and_then(|kept| kept) {
             Ok(kept) => (outcome.result, outcome.spilled) = (Value::Null, Some(kept)),
-            Err(error) => warn!(directory = %directory.display(), %error, "cannot keep a result there"),
+            Err(error) => warn!(directory = folder, %error, "cannot keep a result there"),
         }
     }
     outcome

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use futures::future::{BoxFuture, FutureExt, Shared};
-use tokio::task::spawn_blocking;
 
 use super::Call;
 use super::at_hand::AtHand;
 use crate::coordination::{Failure, Node, Reader};
+use crate::handlers::TaskError;
 use crate::records::{Assignment, JobRecord, TaskState};
+use crate::spawn::blocking;
 use crate::spill;
 
 /// A job's record and its size in bytes, read once however many tasks ask for it.
@@ -28,7 +29,7 @@ pub(super) struct Loaded {
     pub(super) job_bytes: usize,
     pub(super) state: TaskState,
     /// The payload, or why it cannot be had from where it is kept.
-    pub(super) payload: Result<Vec<u8>, String>,
+    pub(super) payload: Result<Vec<u8>, TaskError>,
 }
 
 /// Why a task cannot be run.
@@ -76,11 +77,7 @@ impl Loader {
                 match payload.await? {
                     Some(node) if node.version == 0 => {
                         let stored = node.data;
-                        let payload = if job.spill.is_some() {
-                            spawn_blocking(move || spill::unwrap(&stored)).await.unwrap_or_else(|e| Err(e.to_string()))
-                        } else {
-                            Ok(stored)
-                        };
+                        let payload = if job.spill.is_none() { Ok(stored) } else { unwrapped(stored).await };
                         return Ok(Arc::new(Loaded { job, job_bytes, state, payload }));
                     }
                     Some(_) | None => {}
@@ -99,6 +96,17 @@ impl Loader {
         }
         .boxed()
     }
+}
+
+/// The payload of a job with a spill directory.
+async fn unwrapped(stored: Vec<u8>) -> Result<Vec<u8>, TaskError> {
+    let unwrapped = if spill::is_kept(&stored) {
+        let lacks = |error| TaskError::WorkerLacks(format!("cannot start a thread to read a payload: {error}"));
+        blocking(move || spill::unwrap(&stored)).await.map_err(lacks)?
+    } else {
+        spill::unwrap(&stored)
+    };
+    unwrapped.map_err(TaskError::new)
 }
 
 /// Reads a znode. One that may not be read is malformed.

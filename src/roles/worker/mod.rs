@@ -52,7 +52,7 @@ use self::threads::{ATTEND_EVERY, Threads};
 use super::life::Role;
 use crate::coordination::watch::NodeWatch;
 use crate::coordination::{CommitError, Committer, Failure, Node, Reader, Registration, Session, State, paths};
-use crate::handlers::{Cancelled, Handlers, Signals, Sink, Task, TaskError, Token};
+use crate::handlers::{Cancelled, Handlers, Signals, Sink, Task, Token};
 use crate::records::tree::WORKERS;
 use crate::records::{Assignment, JobId, WorkerRecord};
 use crate::shutdown::Shutdown;
@@ -312,7 +312,7 @@ impl Shift {
             debug!(task = %task.id, attempt = task.attempt, kind = loaded.job.kind, "running");
             let running = match &loaded.payload {
                 Ok(_) => self.worker.handlers.run(&loaded.job.kind, task),
-                Err(error) => Some(ready(Err(TaskError::new(error))).boxed()),
+                Err(error) => Some(ready(Err(error.clone())).boxed()),
             };
             let attempt = Attempt {
                 worker: self.id.clone(),

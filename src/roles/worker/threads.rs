@@ -7,6 +7,9 @@ use std::thread;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle, Runtime};
+use tracing::debug;
+
+use crate::spawn::blocking;
 
 /// One thread for each slot up to this: then no handler that blocks delays another.
 const THREADS_MAX: usize = 64;
@@ -48,8 +51,17 @@ impl Threads {
 
     /// Drops everything that still runs there, and waits until that is done; not for what blocks.
     pub(super) async fn stop(mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            let _ = tokio::task::spawn_blocking(move || runtime.shutdown_timeout(END_GRACE)).await;
+        if self.runtime.is_none() {
+            return;
+        }
+        let end = move || {
+            if let Some(runtime) = self.runtime.take() {
+                runtime.shutdown_timeout(END_GRACE);
+            }
+        };
+        // Without a thread for it nobody waits: dropped, it is as below.
+        if let Err(error) = blocking(end).await {
+            debug!(%error, "not waiting for the handlers to end");
         }
     }
 }
