@@ -85,8 +85,6 @@ fn end_of(path: &Path) -> io::Result<String> {
 mod tests {
     use std::process::Command;
 
-    use serde_json::Value;
-
     use super::*;
     use crate::handlers::{Cancelled, Token};
 
@@ -94,7 +92,7 @@ mod tests {
     const CHILD: &str = "HERDSMAN_TEST_NO_THREADS";
 
     fn task() -> Task {
-        let id = format!("j-{}/0", std::process::id()).parse().expect("valid");
+        let id = format!("j-{}/0000000000", std::process::id()).parse().expect("valid");
         let token = Token { zxid: 1, run: 1 };
         let (args, payload) = (Vec::new(), Vec::new());
         Task { id, attempt: 1, token, args, payload, cancelled: Cancelled::never(), sink: Sink::default() }
@@ -104,7 +102,7 @@ mod tests {
     fn where_there_is_no_thread_the_worker_lacks_one() {
         if std::env::var_os(CHILD).is_some() {
             let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-            let made = runtime.block_on(async { ProgressFile::of(&task()).await.map(|_| Value::Null) });
+            let made = runtime.block_on(async { ProgressFile::of(&task()).await.map(drop) });
             std::process::exit(if matches!(made, Err(TaskError::WorkerLacks(_))) { 7 } else { 8 });
         }
         let myself = std::env::current_exe().expect("this test program");
