@@ -183,6 +183,38 @@ async fn the_time_of_an_attempt_is_over_also_where_its_handler_blocks() {
     assert_eq!(finished[0].error.as_deref(), Some("timed out after 200ms"), "{finished:?}");
 }
 
+/// Panics when it is dropped, which is when its time is over.
+struct Brittle;
+
+impl Drop for Brittle {
+    fn drop(&mut self) {
+        panic!("in a destructor");
+    }
+}
+
+struct BrittleTasks;
+
+impl Handler for BrittleTasks {
+    async fn run(&self, _: Task) -> Result<Value, TaskError> {
+        let _brittle = Brittle;
+        std::future::pending().await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_in_what_a_handler_drops_fails_its_attempt_and_frees_its_slot() {
+    let config = fresh_config();
+    let _m = master(&config, "m");
+    let _w = worker_with(&config, "w", 1, Handlers::none().with("brittle", BrittleTasks), LIMIT);
+    let session = connect(&config).await;
+    until("the herd is there", async || children(&session, "/workers").await.len() == 1).await;
+    let policy = Policy { timeout_ms: Some(200), ..Policy::default() };
+    let spec = JobSpec { policy, ..JobSpec::new("brittle") };
+    for finished in timeout(LIMIT, done(&config, spec, &[""; 2])).await.expect("they end") {
+        assert_eq!(finished.error.as_deref(), Some("the handler panicked: in a destructor"), "{finished:?}");
+    }
+}
+
 /// Starts what panics, and goes on.
 struct Reckless(Stopper);
 

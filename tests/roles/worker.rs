@@ -508,6 +508,28 @@ async fn an_attempt_whose_outcome_may_not_be_written_has_failed_for_that_reason(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_withdrawn_run_ends_with_is_not_the_end_of_the_next_at_the_same_version() {
+    let config = fresh_config();
+    let (bench, probe) = (Bench::new(&config).await, Probe::default());
+    bench.job(&kind("probe"), &["", "attempt", "attempt"]).await;
+    let _member = worker_with(&config, &probe, 3, Duration::ZERO);
+    let worker = bench.worker().await;
+    bench.assign(&worker, &["j/0000000000"]).await;
+    until("it runs", async || probe.running() == 1).await;
+    bench.assign(&worker, &["j/0000000001"]).await;
+    bench.outcome(1).await; // so the withdrawal was seen
+    bench.assign(&worker, &["j/0000000000"]).await;
+    until("it runs again", async || probe.begun() == 3).await;
+    probe.release.notify_one(); // the first, which has its grace
+    until("one has ended", async || probe.running() == 1).await;
+    bench.assign(&worker, &["j/0000000000", "j/0000000002"]).await;
+    bench.outcome(2).await; // committed after whatever came before
+    assert!(bench.is_outstanding(0).await, "the second run goes on");
+    probe.release.notify_one();
+    bench.outcome(0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_program_gets_its_payload_and_what_it_prints_is_kept_up_to_a_limit() {
     let config = fresh_config();
     let bench = Bench::new(&config).await;

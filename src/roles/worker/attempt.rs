@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures::future::FutureExt;
 use serde_json::Value;
+use tokio::task::JoinError;
 use tokio::time::timeout;
 use tracing::warn;
 
@@ -81,13 +82,21 @@ impl Attempt {
                 }
             },
         };
-        ended.unwrap_or_else(|panic| Err(TaskError::new(format!("the handler panicked: {}", text(&*panic)))))
+        ended.unwrap_or_else(|panic| Err(TaskError::new(panicked(&*panic))))
     }
 }
 
 /// Why an attempt failed whose time was over.
 pub(super) fn timed_out(limit: Duration) -> String {
     format!("timed out after {}", humantime::format_duration(limit))
+}
+
+/// Why an attempt failed that came to nothing.
+pub(super) fn broken(error: JoinError) -> String {
+    match error.try_into_panic() {
+        Ok(panic) => panicked(&*panic),
+        Err(error) => format!("the handler was dropped: {error}"),
+    }
 }
 
 /// How an attempt ends that its handler did not end.
@@ -122,7 +131,8 @@ async fn kept_if_large(assignment: &Assignment, loaded: &Loaded, mut outcome: Ou
     outcome
 }
 
-fn text(panic: &(dyn std::any::Any + Send)) -> &str {
+fn panicked(panic: &(dyn std::any::Any + Send)) -> String {
     let owned = panic.downcast_ref::<String>().map(String::as_str);
-    owned.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a message")
+    let text = owned.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a message");
+    format!("the handler panicked: {text}")
 }

@@ -5,9 +5,10 @@ use std::time::Instant;
 
 use futures::future::FutureExt;
 use rand::RngExt;
+use tokio::task;
 use tracing::{debug, info, warn};
 
-use super::attempt::{End, Ended};
+use super::attempt::{self, End, Ended};
 use super::list::{Entry, Stage};
 use super::load::Loaded;
 use super::{Shift, lost_registration};
@@ -16,9 +17,14 @@ use crate::records::{Assignment, OutcomeStatus, TaskState};
 use crate::roles::unsuccessful;
 
 impl Shift {
-    pub(super) fn ended(&mut self, Ended { assignment, loaded, end }: Ended) {
+    /// A run has ended that says how. One that was withdrawn says nothing any more, though its task be given back to this worker
+    /// and run again.
+    pub(super) fn ended(&mut self, run: task::Id, Ended { assignment, loaded, end }: Ended) {
         let running = self.entries.get(&assignment).map(|entry| &entry.stage);
-        let Some(Stage::Running(slot)) = running else { return }; // withdrawn meanwhile
+        let Some(Stage::Running(slot)) = running else { return };
+        if slot.abort.id() != run {
+            return;
+        }
         self.hide(&assignment.task, slot);
         self.busy -= 1;
         if !matches!(end, End::WorkerLacks(_)) && self.shortage.ended(slot.since, Instant::now()) {
@@ -44,6 +50,19 @@ impl Shift {
             (assignment, committed)
         };
         self.committing.push(commit.boxed());
+    }
+
+    /// A run has ended without a word: it was aborted, and then it was withdrawn; or it panicked where no handler's poll was,
+    /// as what a handler's future drops may.
+    pub(super) fn broke(&mut self, error: task::JoinError) {
+        let run = error.id();
+        let of_run = |(assignment, entry): (&Assignment, &Entry)| match &entry.stage {
+            Stage::Running(slot) if slot.abort.id() == run => Some((assignment.clone(), slot.loaded.clone())),
+            _ => None,
+        };
+        let Some((assignment, loaded)) = self.entries.iter().find_map(of_run) else { return };
+        let end = attempt::failed(&self.id, &loaded, attempt::broken(error));
+        self.ended(run, Ended { assignment, loaded, end });
     }
 
     /// An attempt failed: the task waits again, or is dead where it was the last one.

@@ -197,13 +197,14 @@ impl Shift {
                         next = self.loading.next().now_or_never().flatten();
                     }
                 }
-                Some(first) = self.running.join_next() => {
+                Some(first) = self.running.join_next_with_id() => {
                     let mut next = Some(first);
-                    while let Some(ended) = next {
-                        if let Ok(ended) = ended {
-                            self.ended(ended); // an aborted one was withdrawn, and is forgotten
+                    while let Some(joined) = next {
+                        match joined {
+                            Ok((run, ended)) => self.ended(run, ended),
+                            Err(error) => self.broke(error),
                         }
-                        next = self.running.try_join_next();
+                        next = self.running.try_join_next_with_id();
                     }
                 }
                 Some(first) = self.committing.next() => {
@@ -217,7 +218,7 @@ impl Shift {
                     warn!("not sure of the session any more: starting nothing");
                     self.paused = true;
                 }
-                () = sleep_until(session.lease().stop_by().into()), if self.paused && !self.running.is_empty() => {
+                () = sleep_until(session.lease().stop_by().into()), if self.paused && self.busy > 0 => {
                     self.stop_running();
                 }
                 () = sleep(session.timeout() / 50), if self.paused => if session.lease().holds(Instant::now()) {
@@ -350,9 +351,10 @@ impl Shift {
         });
         for (assignment, loaded, abort, limit) in overdue.collect::<Vec<_>>() {
             abort.abort();
+            let run = abort.id();
             self.told_to_stop.push((now, abort));
             let end = attempt::failed(&self.id, &loaded, attempt::timed_out(limit));
-            self.ended(Ended { assignment, loaded, end });
+            self.ended(run, Ended { assignment, loaded, end });
         }
     }
 
@@ -363,12 +365,13 @@ impl Shift {
         for (assignment, entry) in &mut entries {
             if let Stage::Running(slot) = &entry.stage {
                 self.hide(&assignment.task, slot);
+                self.told_to_stop.push((Instant::now(), slot.abort.clone()));
                 entry.stage = Stage::Stopped;
             }
         }
         self.entries = entries;
         self.busy = 0;
-        self.running = JoinSet::new(); // dropping the old one aborts what is in it
+        self.running.abort_all(); // what blocks stays in it until it has ended
     }
 
     /// The grace is over: what still runs is stopped and handed back.
