@@ -217,6 +217,12 @@ impl Verdict {
         found - self.violations.len()
     }
 
+    /// There is a reason beside the log why it cannot be told whether all was well.
+    pub fn doubt(&mut self, reason: String) {
+        self.doubts.push(reason);
+        self.verdict = judgement(&self.violations, &self.doubts);
+    }
+
     /// The violations of each broken rule, in the order in which the rules were first broken.
     fn by_rule(&self) -> Vec<(&'static str, Vec<&Violation>)> {
         let mut rules: Vec<(&'static str, Vec<&Violation>)> = Vec::new();

@@ -164,6 +164,11 @@ async fn run_on(chaos: &Chaos, schedule: &[Injection], servers: &Servers) -> any
     let folders: Vec<&Path> = folders.iter().map(PathBuf::as_path).collect();
     let mut verdict = audit(&folders, "", Ending::Open)?;
     let planted = verdict.excuse(is_planted);
+    for server in servers.diverged() {
+        verdict.doubt(format!(
+            "ZooKeeper's server {server} has another tree than the others, by its own log: see digests"
+        ));
+    }
     let longest_stall = longest_stall(&verdict, healed_ms);
     let live = ended.and_then(|()| judge(&verdict, longest_stall, chaos.timeout));
     let witness = std::fs::read_to_string(chaos.work.join("witness")).unwrap_or_default();

@@ -15,6 +15,8 @@ use super::schedule::Fault;
 
 /// The variable by which whatever a run has started is known, also what outlives all others.
 const MARK: &str = "HERDSMAN_CHAOS";
+/// What a server says whose tree differs from what its leader had after the same transaction.
+const DIVERGED: &[u8] = b"Digests are not matching";
 /// Writes of more than this are large: some dozens of tasks submitted, taken in, or collected.
 const LARGE_BYTES: usize = 8 << 10;
 
@@ -222,6 +224,15 @@ impl Servers {
     pub(super) async fn stop(&self, keep_data: bool) -> anyhow::Result<()> {
         let args: &[&str] = if keep_data { &["stop", "--keep-data"] } else { &["stop"] };
         self.run(args).await.map(drop)
+    }
+
+    /// Servers whose tree was found to be another than the others', by their own logs: what is read there never was.
+    pub(super) fn diverged(&self) -> Vec<usize> {
+        let says_so = |number: &usize| {
+            let log = std::fs::read(self.folder.join(number.to_string()).join("log")).unwrap_or_default();
+            log.windows(DIVERGED.len()).any(|text| text == DIVERGED)
+        };
+        (1..=self.addresses.len()).filter(says_so).collect()
     }
 
     /// The data folder of each server.
