@@ -93,7 +93,7 @@ public class Neighbour {
             case "unreadable" -> {
                 for (String root : List.of("/data", "/tasks", "/workers"))
                     create(deed, root + "/secret" + uid, bytes("{}"), OWN, CreateMode.PERSISTENT);
-                create(deed, "/master/secret" + uid + "-0000000000", bytes("{}"), OWN, CreateMode.PERSISTENT);
+                create(deed, "/master/secret" + uid + "-0999999999", bytes("{}"), OWN, CreateMode.PERSISTENT);
                 create(deed, "/tasks/strange" + uid, bytes("{\"kind\":\"nobody\",\"sealed\":true}"));
                 create(deed, "/tasks/strange" + uid + "/secret", new byte[0], OWN, CreateMode.PERSISTENT);
             }

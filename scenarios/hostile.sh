@@ -97,7 +97,7 @@ ended robbed
 check "who was robbed of a task is told, and ends with 1 (exit code $exit_code)" test "$exit_code" = 1
 check "it was lost by hand" grep -q 'lost by hand' "$work/robbed.out"
 
-for culprit in /tasks/secret-0badcafe /workers/secret-0badcafe /master/secret-0badcafe-0000000000 \
+for culprit in /tasks/secret-0badcafe /workers/secret-0badcafe \
     /master/old-0badcaff-0000000000 /tasks/garbage-0badcb00; do
     check "the leader named $culprit once" test "$(grep -c " WARN .* path=\"$culprit\"" "$work/m2.log")" = 1
 done

@@ -58,6 +58,12 @@ pub fn zookeeper_with(variables: &[(&str, &str)]) -> &'static str {
     &SERVER.get_or_init(|| serve(variables)).address
 }
 
+/// The version of the private ZooKeeper, as "3.8.0".
+pub fn zookeeper_version() -> String {
+    let version = script("scenarios/zookeeper").arg("version").output().expect("scenarios/zookeeper can be run");
+    String::from_utf8_lossy(&version.stdout).trim().to_owned()
+}
+
 /// The folder of the private ZooKeeper.
 pub fn server_folder() -> &'static Path {
     SERVER.get().expect("it was started").folder.path()
