@@ -37,15 +37,37 @@ pub(crate) async fn blocking_even_here<T: Send + 'static>(job: impl FnOnce() -> 
     }
 }
 
+/// A test of what is done where no thread is to be had.
 #[cfg(test)]
-mod tests {
+pub(crate) mod without_threads {
     use std::process::Command;
-    use std::thread::current;
-
-    use super::*;
 
     /// Tells this test program, started by itself, that no thread is to be had.
     const CHILD: &str = "HERDSMAN_TEST_NO_THREADS";
+
+    /// Has the test of this name run again, in a process that can start no thread, and there asks whether all is `as_told`.
+    pub(crate) fn holds(test: &str, as_told: impl Future<Output = bool>) {
+        if std::env::var_os(CHILD).is_some() {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+            std::process::exit(if runtime.block_on(as_told) { 7 } else { 8 });
+        }
+        let myself = std::env::current_exe().expect("this test program");
+        // In one thread, for the test program needs none then. A stack that fits into no address space.
+        let child = Command::new(myself)
+            .args(["--exact", test, "--test-threads", "1"])
+            .env(CHILD, "")
+            .env("RUST_MIN_STACK", (1_u64 << 50).to_string())
+            .output();
+        let child = child.expect("it can be run");
+        assert_eq!(child.status.code(), Some(7), "{}", String::from_utf8_lossy(&child.stderr));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread::current;
+
+    use super::*;
 
     #[tokio::test]
     async fn a_job_runs_elsewhere_and_its_panic_is_an_error() {
@@ -57,22 +79,9 @@ mod tests {
 
     #[test]
     fn where_there_is_no_thread_for_a_job_that_is_an_error() {
-        if std::env::var_os(CHILD).is_some() {
-            let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-            let (done, done_here) =
-                runtime.block_on(async { (blocking(|| ()).await, blocking_even_here(|| current().id()).await) });
-            let as_told = done.is_err() && done_here.is_ok_and(|id| id == current().id());
-            std::process::exit(if as_told { 7 } else { 8 });
-        }
-        let myself = std::env::current_exe().expect("this test program");
-        let test = "spawn::tests::where_there_is_no_thread_for_a_job_that_is_an_error";
-        // In one thread, for the test program needs none then. A stack that fits into no address space.
-        let child = Command::new(myself)
-            .args(["--exact", test, "--test-threads", "1"])
-            .env(CHILD, "")
-            .env("RUST_MIN_STACK", (1_u64 << 50).to_string())
-            .output();
-        let child = child.expect("it can be run");
-        assert_eq!(child.status.code(), Some(7), "{}", String::from_utf8_lossy(&child.stderr));
+        without_threads::holds("spawn::tests::where_there_is_no_thread_for_a_job_that_is_an_error", async {
+            let (done, done_here) = (blocking(|| ()).await, blocking_even_here(|| current().id()).await);
+            done.is_err() && done_here.is_ok_and(|id| id == current().id())
+        });
     }
 }

@@ -83,13 +83,9 @@ fn end_of(path: &Path) -> io::Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
-
     use super::*;
     use crate::handlers::{Cancelled, Token};
-
-    /// Tells this test program, started by itself, that no thread is to be had.
-    const CHILD: &str = "HERDSMAN_TEST_NO_THREADS";
+    use crate::spawn::without_threads;
 
     fn task() -> Task {
         let id = format!("j-{}/0000000000", std::process::id()).parse().expect("valid");
@@ -100,20 +96,9 @@ mod tests {
 
     #[test]
     fn where_there_is_no_thread_the_worker_lacks_one() {
-        if std::env::var_os(CHILD).is_some() {
-            let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-            let made = runtime.block_on(async { ProgressFile::of(&task()).await.map(drop) });
-            std::process::exit(if matches!(made, Err(TaskError::WorkerLacks(_))) { 7 } else { 8 });
-        }
-        let myself = std::env::current_exe().expect("this test program");
-        let test = "handlers::exec::progress::tests::where_there_is_no_thread_the_worker_lacks_one";
-        // In one thread, for the test program needs none then. A stack that fits into no address space.
-        let child = Command::new(myself)
-            .args(["--exact", test, "--test-threads", "1"])
-            .env(CHILD, "")
-            .env("RUST_MIN_STACK", (1_u64 << 50).to_string())
-            .output();
-        let child = child.expect("it can be run");
-        assert_eq!(child.status.code(), Some(7), "{}", String::from_utf8_lossy(&child.stderr));
+        without_threads::holds(
+            "handlers::exec::progress::tests::where_there_is_no_thread_the_worker_lacks_one",
+            async { matches!(ProgressFile::of(&task()).await, Err(TaskError::WorkerLacks(_))) },
+        );
     }
 }
