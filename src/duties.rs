@@ -11,7 +11,14 @@ const ENDED_MAX: usize = 1_000;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Duty {
     /// Seal the job and write into its record that what is outstanding is not to be done, and why.
-    Withdraw(JobId, Withdrawn),
+    Withdraw {
+        /// Which job.
+        job: JobId,
+        /// How its tasks end, and why.
+        withdrawn: Withdrawn,
+        /// Whether it was sealed when this was decided. Where that has changed, it may have ended, and is looked at anew.
+        sealed: bool,
+    },
     /// End these tasks of a withdrawn job, each with an outcome that says why.
     End(Vec<TaskId>, Withdrawn),
     /// The job need not wait for that other one any more, because it has succeeded, as far as is known, or because this one
@@ -30,7 +37,7 @@ pub enum Duty {
 ///
 /// | a job | is |
 /// |---|---|
-/// | past its deadline, with tasks outstanding | withdrawn: cancelled |
+/// | past its deadline, and not ended: not sealed, or with tasks outstanding | withdrawn: cancelled |
 /// | attached, and without its client | withdrawn: aborted; once nothing is outstanding, removed |
 /// | after another that has ended without success, or is gone | withdrawn: aborted |
 /// | after another that has succeeded | released from it |
@@ -58,7 +65,7 @@ pub fn duties(ledger: &Ledger) -> Vec<Duty> {
             }
         } else if left {
             duties.push(withdraw(job, OutcomeStatus::Aborted, "its client is gone, and the job was attached to it"));
-        } else if policy.deadline_ms.is_some_and(|at| at <= ledger.clock_ms) && outstanding {
+        } else if policy.deadline_ms.is_some_and(|at| at <= ledger.clock_ms) && (outstanding || !record.sealed) {
             duties.push(withdraw(job, OutcomeStatus::Cancelled, "the job ran out of time"));
         } else {
             duties.extend(record.after.iter().find_map(|other| dependency(ledger, job, other)));
@@ -68,7 +75,8 @@ pub fn duties(ledger: &Ledger) -> Vec<Duty> {
 }
 
 fn withdraw(job: &Job, status: OutcomeStatus, reason: &str) -> Duty {
-    Duty::Withdraw(job.id.clone(), Withdrawn { status, reason: reason.to_owned() })
+    let sealed = job.record.as_ref().is_some_and(|record| record.sealed);
+    Duty::Withdraw { job: job.id.clone(), withdrawn: Withdrawn { status, reason: reason.to_owned() }, sealed }
 }
 
 /// What runs first, so that it stops soon.

@@ -27,7 +27,9 @@ fn set(ledger: &mut Ledger, name: &str, czxid: i64, change: impl FnOnce(&mut Job
 /// The one thing to do, which must be to withdraw the job: how, and why.
 fn withdrawn(ledger: &Ledger) -> (OutcomeStatus, String) {
     match &duties(ledger)[..] {
-        [Duty::Withdraw(id, Withdrawn { status, reason })] if *id == job("j") => (*status, reason.clone()),
+        [Duty::Withdraw { job: id, withdrawn: Withdrawn { status, reason }, .. }] if *id == job("j") => {
+            (*status, reason.clone())
+        }
         other => panic!("{other:?}"),
     }
 }
@@ -45,6 +47,15 @@ fn a_job_past_its_deadline_is_cancelled_and_one_that_has_ended_by_then_is_not() 
     assert_eq!(withdrawn(&ledger), (OutcomeStatus::Cancelled, "the job ran out of time".to_owned()));
     (0..2).for_each(|n| drop(ledger.task_gone(&job("j").task(n))));
     assert_eq!(duties(&ledger), []);
+}
+
+#[test]
+fn a_job_past_its_deadline_whose_client_died_before_it_was_sealed_is_withdrawn_though_nothing_of_it_is_outstanding() {
+    let mut ledger = with(|record| (record.sealed, record.policy.deadline_ms) = (false, Some(1_500)));
+    (0..2).for_each(|n| drop(ledger.task_gone(&job("j").task(n))));
+    assert_eq!(duties(&ledger), []);
+    ledger.wake(1_500);
+    assert_eq!(withdrawn(&ledger), (OutcomeStatus::Cancelled, "the job ran out of time".to_owned()));
 }
 
 #[test]

@@ -90,7 +90,7 @@ impl Hand {
         let mut gone = Vec::new();
         for duty in duties {
             let done = match duty {
-                Duty::Withdraw(job, withdrawn) => self.withdraw(&job, withdrawn).await,
+                Duty::Withdraw { job, withdrawn, sealed } => self.withdraw(&job, withdrawn, sealed).await,
                 Duty::End(tasks, withdrawn) => self.end(&tasks, &withdrawn, &mut gone).await,
                 Duty::Release { job, after } => self.release(&job, &after).await,
                 Duty::Remove(_) => Ok(()), // the sweeper's
@@ -116,9 +116,9 @@ impl Hand {
         Committer::start(self.session.clone(), Some(self.guard.clone()))
     }
 
-    async fn withdraw(&self, job: &JobId, withdrawn: Withdrawn) -> Result<(), MultiFailure> {
+    async fn withdraw(&self, job: &JobId, withdrawn: Withdrawn, sealed: bool) -> Result<(), MultiFailure> {
         let Some((record, version)) = self.record(job).await? else { return Ok(()) };
-        if record.withdrawn.is_some() {
+        if record.withdrawn.is_some() || record.sealed != sealed {
             return Ok(());
         }
         info!(%job, status = ?withdrawn.status, reason = withdrawn.reason, "withdrawing");
