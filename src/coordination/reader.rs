@@ -2,21 +2,28 @@
 //!
 //! A server builds the whole answer of a multi-read in memory, several times over; two answers of 64 MB at a time end one
 //! that has 1 GB. How large a znode is only its answer tells. So each begins with few, and asks for more as long as what
-//! comes is small: see `Appetite`.
+//! comes is small; and before it asks for very many, a random sample of them tells: see `Appetite`.
 
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rand::seq::index::sample;
 use tokio::sync::{mpsc, oneshot};
 
 use super::failure::Failure;
-use super::op::{Answer, Node};
+use super::op::{Answer, MULTI_OPS_MAX, Node};
 use super::session::Session;
 
 /// The size of an answer to aim for, in bytes.
 const ANSWER_BYTES: usize = 1024 * 1024;
 /// What a znode is taken to be before one was read, in bytes: more is in few.
 const FIRST_GUESS_BYTES: usize = 512 * 1024;
-/// The most znodes in one request. Were they all as large as the first guess, out of a clear sky, 32 MiB would come: what one
-/// who reads only small ones pays for the surprise, and what a server survives.
-const BITE_MAX: usize = 64;
+/// The most znodes in one request of which none was looked at. Were they all as large as the first guess, out of a clear sky,
+/// 32 MiB would come: what one who reads only small ones pays for the surprise. A server with 1 GB survives two of them at a
+/// time, and not four.
+const SAMPLE: usize = 64;
+/// The most znodes that one sample vouches for, and that are read before any is handed out: what follows is written in as
+/// large groups.
+const GROUP_MAX: usize = MULTI_OPS_MAX;
 /// What comes with a znode beside its data, in bytes.
 const STAT_BYTES: usize = 128;
 
@@ -50,31 +57,45 @@ impl Reader {
     }
 }
 
-/// How many znodes to ask for at once.
+/// How many znodes to ask for at once, and which.
 ///
 /// Their size shows only in the answer. The largest of one answer sets how many the next request asks for; where it is smaller
 /// than what came before, the guess only halves, so that a request asks for at most twice as many as one that was full.
 ///
-/// So an answer is larger than 1 MiB only by znodes that are larger than any of the answer before, and never has more than 64
-/// of them.
+/// Of more than 64, as many at random are asked for first, and the others together only if none of these is large. So an
+/// answer is larger than 1 MiB only by znodes that are larger than any seen before, and than 32 MiB hardly ever: were more
+/// than 64 of 436 large, a sample would miss all of them once in 14,000 times.
 #[derive(Debug)]
 pub(super) struct Appetite {
     guess_bytes: usize,
+    draw: StdRng,
 }
 
 impl Default for Appetite {
     fn default() -> Self {
-        Appetite { guess_bytes: FIRST_GUESS_BYTES }
+        Appetite::drawing_by(StdRng::from_rng(&mut rand::rng()))
     }
 }
 
 impl Appetite {
-    pub(super) fn bite(&self) -> usize {
-        (ANSWER_BYTES / self.guess_bytes).clamp(1, BITE_MAX)
+    fn drawing_by(draw: StdRng) -> Self {
+        Appetite { guess_bytes: FIRST_GUESS_BYTES, draw }
+    }
+
+    /// Which to ask for next of the `unread` of one group; `is_vouched` for by a sample.
+    fn bite(&mut self, unread: &[usize], is_vouched: &mut bool) -> Vec<usize> {
+        let fit = (ANSWER_BYTES / self.guess_bytes).max(1);
+        *is_vouched &= fit >= SAMPLE; // not by one that found large ones
+        if fit >= SAMPLE && unread.len() > SAMPLE && !*is_vouched {
+            *is_vouched = true;
+            return sample(&mut self.draw, unread.len(), SAMPLE).into_iter().map(|at| unread[at]).collect();
+        }
+        let most = if *is_vouched { fit } else { fit.min(SAMPLE) };
+        unread[..most.min(unread.len())].to_vec()
     }
 
     /// Returns how large these answers were, in bytes.
-    pub(super) fn learn(&mut self, answers: &[Answer<Node>]) -> usize {
+    fn learn(&mut self, answers: &[Answer<Node>]) -> usize {
         let bytes = answers.iter().flatten().flatten().map(|node| node.data.len() + STAT_BYTES);
         if let Some(largest) = bytes.clone().max() {
             self.guess_bytes = largest.max(self.guess_bytes.div_ceil(2));
@@ -93,20 +114,30 @@ impl Appetite {
         self.read_some(session, paths, usize::MAX).await
     }
 
-    /// The same, but nothing more is asked for once `enough_bytes` have come: these are the answers to the first of `paths`.
+    /// The same, but nothing more is asked for once `enough_bytes` have come: these are the answers to the first of `paths`,
+    /// which may be none where one of the others was large.
     pub(super) async fn read_some(
         &mut self,
         session: &Session,
         paths: &[impl AsRef<str>],
         enough_bytes: usize,
     ) -> Result<Vec<Answer<Node>>, Failure> {
-        let (mut all, mut rest, mut bytes) = (Vec::with_capacity(paths.len()), paths, 0);
-        while !rest.is_empty() && bytes < enough_bytes {
-            let (now, later) = rest.split_at(self.bite().min(rest.len()));
-            let answers = session.get_many(now).await?;
-            bytes += self.learn(&answers);
-            all.extend(answers);
-            rest = later;
+        let (mut all, mut bytes) = (Vec::with_capacity(paths.len()), 0);
+        for group in paths.chunks(GROUP_MAX) {
+            let mut read: Vec<Option<Answer<Node>>> = vec![None; group.len()];
+            let (mut unread, mut is_vouched): (Vec<usize>, bool) = ((0..group.len()).collect(), false);
+            while !unread.is_empty() && bytes < enough_bytes {
+                let bite = self.bite(&unread, &mut is_vouched);
+                let asked: Vec<&str> = bite.iter().map(|at| group[*at].as_ref()).collect();
+                let answers = session.get_many(&asked).await?;
+                bytes += self.learn(&answers);
+                bite.into_iter().zip(answers).for_each(|(at, answer)| read[at] = Some(answer));
+                unread.retain(|at| read[*at].is_none());
+            }
+            all.extend(read.into_iter().map_while(|answer| answer));
+            if !unread.is_empty() {
+                break;
+            }
         }
         Ok(all)
     }
@@ -120,23 +151,26 @@ pub async fn read_all(session: &Session, paths: &[impl AsRef<str>]) -> Result<Ve
 }
 
 async fn run(session: Session, mut requests: mpsc::UnboundedReceiver<(String, Reply)>) {
-    let mut appetite = Appetite::default();
-    while let Some((path, reply)) = requests.recv().await {
-        let (mut paths, mut replies) = (vec![path], vec![reply]);
-        while paths.len() < appetite.bite()
+    let (mut appetite, mut paths, mut replies) = (Appetite::default(), Vec::new(), Vec::new());
+    loop {
+        if paths.is_empty() {
+            let Some((path, reply)) = requests.recv().await else { return };
+            paths.push(path);
+            replies.push(reply);
+        }
+        while paths.len() < GROUP_MAX
             && let Ok((path, reply)) = requests.try_recv()
         {
             paths.push(path);
             replies.push(reply);
         }
-        match session.get_many(&paths).await {
-            Ok(answers) => {
-                appetite.learn(&answers);
-                let answers = answers.into_iter().map(|answer| answer.map_err(Failure::Refused));
-                replies.into_iter().zip(answers).for_each(|(reply, answer)| drop(reply.send(answer)));
-            }
-            Err(failure) => replies.into_iter().for_each(|reply| drop(reply.send(Err(failure.clone())))),
-        }
+        let answers: Vec<Result<Option<Node>, Failure>> = match appetite.read_some(&session, &paths, ANSWER_BYTES).await
+        {
+            Ok(answers) => answers.into_iter().map(|answer| answer.map_err(Failure::Refused)).collect(),
+            Err(failure) => vec![Err(failure); paths.len()],
+        };
+        paths.drain(..answers.len());
+        replies.drain(..answers.len()).zip(answers).for_each(|(reply, answer): (Reply, _)| drop(reply.send(answer)));
     }
 }
 
@@ -151,41 +185,61 @@ mod tests {
         Ok(Some(node))
     }
 
-    #[test]
-    fn small_znodes_are_soon_read_by_the_dozen_and_large_ones_by_two() {
-        let mut appetite = Appetite::default();
-        let mut bites = |bytes: usize| -> Vec<usize> {
-            let mut bites = Vec::new();
-            for _ in 0..7 {
-                bites.push(appetite.bite());
-                appetite.learn(&vec![answer(bytes); appetite.bite()]);
+    /// Reads znodes of these sizes, and returns how many each request asked for, and how large its answer was.
+    fn requests(appetite: &mut Appetite, sizes: &[usize]) -> Vec<(usize, usize)> {
+        let mut requests = Vec::new();
+        for group in sizes.chunks(GROUP_MAX) {
+            let (mut unread, mut is_vouched): (Vec<usize>, bool) = ((0..group.len()).collect(), false);
+            while !unread.is_empty() {
+                let bite = appetite.bite(&unread, &mut is_vouched);
+                let bytes = appetite.learn(&bite.iter().map(|at| answer(group[*at])).collect::<Vec<_>>());
+                requests.push((bite.len(), bytes));
+                unread.retain(|at| !bite.contains(at));
             }
-            bites
+        }
+        requests
+    }
+
+    fn seeded(seed: u64) -> Appetite {
+        Appetite::drawing_by(StdRng::seed_from_u64(seed))
+    }
+
+    #[test]
+    fn small_znodes_are_soon_read_by_the_hundred_and_large_ones_by_two() {
+        let mut appetite = seeded(1);
+        let mut asked = |bytes: usize, znodes: usize| -> Vec<usize> {
+            requests(&mut appetite, &vec![bytes; znodes]).into_iter().map(|(asked, _)| asked).collect()
         };
-        assert_eq!(bites(100), [2, 4, 8, 16, 32, 64, 64]);
-        assert_eq!(bites(500_000), [64, 2, 2, 2, 2, 2, 2]);
-        assert_eq!(bites(100), [2, 4, 8, 16, 33, 64, 64], "and recovers");
-        assert_eq!(bites(900_000), [64, 1, 1, 1, 1, 1, 1], "what only others write");
+        assert_eq!(asked(100, 1_000), [2, 4, 8, 16, 32, 64, 128, 246, 64, 436]);
+        assert_eq!(asked(500_000, 74), [64, 2, 2, 2, 2, 2], "the first are a surprise");
+        assert_eq!(asked(100, 127), [2, 4, 8, 16, 33, 64], "and recovers");
+        assert_eq!(asked(900_000, 67), [64, 1, 1, 1], "what only others write");
+    }
+
+    #[test]
+    fn large_znodes_behind_many_small_ones_are_found_before_hundreds_of_them_are_asked_for() {
+        for seed in 0..500 {
+            let begin = 2_500 + seed as usize; // wherever in a group
+            let sizes: Vec<usize> = (0..3_500).map(|n| if n < begin { 100 } else { 500_000 }).collect();
+            let most = requests(&mut seeded(seed), &sizes).into_iter().map(|(_, bytes)| bytes).max();
+            assert!(most.is_some_and(|most| most <= SAMPLE * 512 * 1024), "{most:?} with seed {seed}");
+        }
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
-        fn an_answer_is_too_large_only_by_znodes_larger_than_all_before(
-            sizes in proptest::collection::vec(prop_oneof![4 => 0..2_000usize, 1 => 0..512 * 1024usize], 1..400),
+        fn every_znode_is_asked_for_once_and_an_answer_too_large_by_what_was_not_seen_before(
+            sizes in proptest::collection::vec(prop_oneof![4 => 0..2_000usize, 1 => 0..512 * 1024usize], 1..1_200),
+            seed: u64,
         ) {
-            let (mut appetite, mut rest, mut before) = (Appetite::default(), &sizes[..], FIRST_GUESS_BYTES);
-            let mut last_bite = 1;
-            while !rest.is_empty() {
-                let bite = appetite.bite();
-                prop_assert!(bite <= BITE_MAX && bite <= last_bite * 2 + 1, "{bite} after {last_bite}");
-                let (now, later) = rest.split_at(bite.min(rest.len()));
-                let bytes: usize = now.iter().map(|bytes| bytes + STAT_BYTES).sum();
-                let largest = now.iter().max().expect("some") + STAT_BYTES;
-                prop_assert!(bytes <= BITE_MAX * (512 * 1024 + STAT_BYTES));
-                prop_assert!(bytes <= ANSWER_BYTES || now.len() == 1 || largest > before, "{bytes}");
-                appetite.learn(&now.iter().map(|bytes| answer(*bytes)).collect::<Vec<_>>());
-                (rest, before, last_bite) = (later, largest, bite);
+            let mut appetite = seeded(seed);
+            let asked = requests(&mut appetite, &sizes);
+            prop_assert_eq!(asked.iter().map(|(asked, _)| asked).sum::<usize>(), sizes.len());
+            let bytes: usize = sizes.iter().map(|bytes| bytes + STAT_BYTES).sum();
+            prop_assert_eq!(asked.iter().map(|(_, bytes)| bytes).sum::<usize>(), bytes);
+            for (znodes, bytes) in asked {
+                prop_assert!(bytes <= SAMPLE * (512 * 1024 + STAT_BYTES), "{bytes} of {znodes}");
             }
         }
     }
