@@ -176,6 +176,8 @@ async fn run(session: Session, mut requests: mpsc::UnboundedReceiver<(String, Re
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -194,7 +196,8 @@ mod tests {
                 let bite = appetite.bite(&unread, &mut is_vouched);
                 let bytes = appetite.learn(&bite.iter().map(|at| answer(group[*at])).collect::<Vec<_>>());
                 requests.push((bite.len(), bytes));
-                unread.retain(|at| !bite.contains(at));
+                let asked: HashSet<usize> = bite.into_iter().collect();
+                unread.retain(|at| !asked.contains(at));
             }
         }
         requests
@@ -218,7 +221,7 @@ mod tests {
 
     #[test]
     fn large_znodes_behind_many_small_ones_are_found_before_hundreds_of_them_are_asked_for() {
-        for seed in 0..500 {
+        for seed in 0..200 {
             let begin = 2_500 + seed as usize; // wherever in a group
             let sizes: Vec<usize> = (0..3_500).map(|n| if n < begin { 100 } else { 500_000 }).collect();
             let most = requests(&mut seeded(seed), &sizes).into_iter().map(|(_, bytes)| bytes).max();
@@ -230,7 +233,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
         fn every_znode_is_asked_for_once_and_an_answer_too_large_by_what_was_not_seen_before(
-            sizes in proptest::collection::vec(prop_oneof![4 => 0..2_000usize, 1 => 0..512 * 1024usize], 1..1_200),
+            sizes in proptest::collection::vec(prop_oneof![4 => 0..2_000usize, 1 => 0..512 * 1024usize], 1..1_000),
             seed: u64,
         ) {
             let mut appetite = seeded(seed);
