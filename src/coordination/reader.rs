@@ -17,12 +17,12 @@ use super::session::Session;
 const ANSWER_BYTES: usize = 1024 * 1024;
 /// What a znode is taken to be before one was read, in bytes: more is in few.
 const FIRST_GUESS_BYTES: usize = 512 * 1024;
-/// The most znodes in one request of which none was looked at. Were they all as large as the first guess, out of a clear sky,
-/// 32 MiB would come: what one who reads only small ones pays for the surprise. A server with 1 GB survives two of them at a
-/// time, and not four.
-const SAMPLE: usize = 64;
-/// The most znodes that one sample vouches for, and that are read before any is handed out: what follows is written in as
-/// large groups.
+/// The most znodes in one request where none of their group was looked at yet. Were they all as large as the first guess, out
+/// of a clear sky, 8 MiB would come. A server with 1 GB survives two of 32 MiB at a time, most times.
+const SAMPLE: usize = 16;
+/// For so many more a small znode vouches, drawn at random.
+const VOUCHES_FOR: usize = 8;
+/// The most znodes that are drawn from, and read before any is handed out: what follows is written in as large groups.
 const GROUP_MAX: usize = MULTI_OPS_MAX;
 /// What comes with a znode beside its data, in bytes.
 const STAT_BYTES: usize = 128;
@@ -62,9 +62,9 @@ impl Reader {
 /// Their size shows only in the answer. The largest of one answer sets how many the next request asks for; where it is smaller
 /// than what came before, the guess only halves, so that a request asks for at most twice as many as one that was full.
 ///
-/// Of more than 64, as many at random are asked for first, and the others together only if none of these is large. So an
-/// answer is larger than 1 MiB only by znodes that are larger than any seen before, and than 32 MiB hardly ever: were more
-/// than 64 of 436 large, a sample would miss all of them once in 14,000 times.
+/// So that many small ones are no reason to run into as many large ones, 16 at random of a group of 500 are asked for first,
+/// then 128, then the others, as long as none of them is large. An answer is larger than 1 MiB only by znodes that are larger
+/// than all that were drawn before: if half of a group is, 16 miss that once in 65,000 times.
 #[derive(Debug)]
 pub(super) struct Appetite {
     guess_bytes: usize,
@@ -82,16 +82,19 @@ impl Appetite {
         Appetite { guess_bytes: FIRST_GUESS_BYTES, draw }
     }
 
-    /// Which to ask for next of the `unread` of one group; `is_vouched` for by a sample.
-    fn bite(&mut self, unread: &[usize], is_vouched: &mut bool) -> Vec<usize> {
+    /// Which to ask for next of the `unread` of one group, of which so many small ones were `seen`.
+    fn bite(&mut self, unread: &[usize], seen: &mut usize) -> Vec<usize> {
         let fit = (ANSWER_BYTES / self.guess_bytes).max(1);
-        *is_vouched &= fit >= SAMPLE; // not by one that found large ones
-        if fit >= SAMPLE && unread.len() > SAMPLE && !*is_vouched {
-            *is_vouched = true;
-            return sample(&mut self.draw, unread.len(), SAMPLE).into_iter().map(|at| unread[at]).collect();
+        if fit < SAMPLE {
+            *seen = 0;
+            return unread[..fit.min(unread.len())].to_vec();
         }
-        let most = if *is_vouched { fit } else { fit.min(SAMPLE) };
-        unread[..most.min(unread.len())].to_vec()
+        let most = fit.min(SAMPLE.max(*seen * VOUCHES_FOR)).min(unread.len());
+        *seen += most;
+        if most == unread.len() {
+            return unread.to_vec();
+        }
+        sample(&mut self.draw, unread.len(), most).into_iter().map(|at| unread[at]).collect()
     }
 
     /// Returns how large these answers were, in bytes.
@@ -125,9 +128,9 @@ impl Appetite {
         let (mut all, mut bytes) = (Vec::with_capacity(paths.len()), 0);
         for group in paths.chunks(GROUP_MAX) {
             let mut read: Vec<Option<Answer<Node>>> = vec![None; group.len()];
-            let (mut unread, mut is_vouched): (Vec<usize>, bool) = ((0..group.len()).collect(), false);
+            let (mut unread, mut seen): (Vec<usize>, usize) = ((0..group.len()).collect(), 0);
             while !unread.is_empty() && bytes < enough_bytes {
-                let bite = self.bite(&unread, &mut is_vouched);
+                let bite = self.bite(&unread, &mut seen);
                 let asked: Vec<&str> = bite.iter().map(|at| group[*at].as_ref()).collect();
                 let answers = session.get_many(&asked).await?;
                 bytes += self.learn(&answers);
@@ -191,9 +194,9 @@ mod tests {
     fn requests(appetite: &mut Appetite, sizes: &[usize]) -> Vec<(usize, usize)> {
         let mut requests = Vec::new();
         for group in sizes.chunks(GROUP_MAX) {
-            let (mut unread, mut is_vouched): (Vec<usize>, bool) = ((0..group.len()).collect(), false);
+            let (mut unread, mut seen): (Vec<usize>, usize) = ((0..group.len()).collect(), 0);
             while !unread.is_empty() {
-                let bite = appetite.bite(&unread, &mut is_vouched);
+                let bite = appetite.bite(&unread, &mut seen);
                 let bytes = appetite.learn(&bite.iter().map(|at| answer(group[*at])).collect::<Vec<_>>());
                 requests.push((bite.len(), bytes));
                 let asked: HashSet<usize> = bite.into_iter().collect();
@@ -213,10 +216,10 @@ mod tests {
         let mut asked = |bytes: usize, znodes: usize| -> Vec<usize> {
             requests(&mut appetite, &vec![bytes; znodes]).into_iter().map(|(asked, _)| asked).collect()
         };
-        assert_eq!(asked(100, 1_000), [2, 4, 8, 16, 32, 64, 128, 246, 64, 436]);
-        assert_eq!(asked(500_000, 74), [64, 2, 2, 2, 2, 2], "the first are a surprise");
-        assert_eq!(asked(100, 127), [2, 4, 8, 16, 33, 64], "and recovers");
-        assert_eq!(asked(900_000, 67), [64, 1, 1, 1], "what only others write");
+        assert_eq!(asked(100, 1_000), [2, 4, 8, 16, 32, 64, 128, 246, 16, 128, 356]);
+        assert_eq!(asked(500_000, 26), [16, 2, 2, 2, 2, 2], "the first are a surprise");
+        assert_eq!(asked(100, 100), [2, 4, 8, 16, 33, 37], "and recovers");
+        assert_eq!(asked(900_000, 19), [16, 1, 1, 1], "what only others write");
     }
 
     #[test]
@@ -225,7 +228,7 @@ mod tests {
             let begin = 2_500 + seed as usize; // wherever in a group
             let sizes: Vec<usize> = (0..3_500).map(|n| if n < begin { 100 } else { 500_000 }).collect();
             let most = requests(&mut seeded(seed), &sizes).into_iter().map(|(_, bytes)| bytes).max();
-            assert!(most.is_some_and(|most| most <= SAMPLE * 512 * 1024), "{most:?} with seed {seed}");
+            assert!(most.is_some_and(|most| most <= 2 * SAMPLE * 512 * 1024), "{most:?} with seed {seed}");
         }
     }
 
@@ -242,7 +245,7 @@ mod tests {
             let bytes: usize = sizes.iter().map(|bytes| bytes + STAT_BYTES).sum();
             prop_assert_eq!(asked.iter().map(|(_, bytes)| bytes).sum::<usize>(), bytes);
             for (znodes, bytes) in asked {
-                prop_assert!(bytes <= SAMPLE * (512 * 1024 + STAT_BYTES), "{bytes} of {znodes}");
+                prop_assert!(bytes <= 2 * SAMPLE * (512 * 1024 + STAT_BYTES), "{bytes} of {znodes}");
             }
         }
     }
