@@ -19,9 +19,9 @@ const ANSWER_BYTES: usize = 1024 * 1024;
 const FIRST_GUESS_BYTES: usize = 512 * 1024;
 /// The most znodes in one request where none of their group was looked at yet. Were they all as large as the first guess, out
 /// of a clear sky, 8 MiB would come. A server with 1 GB survives two of 32 MiB at a time, most times.
-const SAMPLE: usize = 16;
+const SAMPLE: usize = 24;
 /// For so many more a small znode vouches, drawn at random.
-const VOUCHES_FOR: usize = 8;
+const VOUCHES_FOR: usize = 20;
 /// The most znodes that are drawn from, and read before any is handed out: what follows is written in as large groups.
 const GROUP_MAX: usize = MULTI_OPS_MAX;
 /// What comes with a znode beside its data, in bytes.
@@ -63,7 +63,7 @@ impl Reader {
 /// than what came before, the guess only halves, so that a request asks for at most twice as many as one that was full.
 ///
 /// So that many small ones are no reason to run into as many large ones, 16 at random of a group of 500 are asked for first,
-/// then 128, then the others, as long as none of them is large. An answer is larger than 1 MiB only by znodes that are larger
+/// the others, as long as none of them is large. An answer is larger than 1 MiB only by znodes that are larger
 /// than all that were drawn before: if half of a group is, 16 miss that once in 65,000 times.
 #[derive(Debug)]
 pub(super) struct Appetite {
@@ -216,10 +216,10 @@ mod tests {
         let mut asked = |bytes: usize, znodes: usize| -> Vec<usize> {
             requests(&mut appetite, &vec![bytes; znodes]).into_iter().map(|(asked, _)| asked).collect()
         };
-        assert_eq!(asked(100, 1_000), [2, 4, 8, 16, 32, 64, 128, 246, 16, 128, 356]);
-        assert_eq!(asked(500_000, 26), [16, 2, 2, 2, 2, 2], "the first are a surprise");
-        assert_eq!(asked(100, 100), [2, 4, 8, 16, 33, 37], "and recovers");
-        assert_eq!(asked(900_000, 19), [16, 1, 1, 1], "what only others write");
+        assert_eq!(asked(100, 1_000), [2, 4, 8, 16, 24, 64, 128, 254, 24, 476]);
+        assert_eq!(asked(500_000, 34), [24, 2, 2, 2, 2, 2], "the first are a surprise");
+        assert_eq!(asked(100, 100), [2, 4, 8, 16, 24, 46], "and recovers");
+        assert_eq!(asked(900_000, 27), [24, 1, 1, 1], "what only others write");
     }
 
     #[test]
