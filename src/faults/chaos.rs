@@ -20,6 +20,7 @@ use super::witness::{broken_tokens, executions};
 use crate::audit::{Ending, SpanEnd, Verdict, audit};
 use crate::coordination::clock::wall_ms;
 use crate::coordination::{ConnectString, SessionConfig};
+use crate::records::JobId;
 use crate::roles::client::{Client, ClientError, Selected, view};
 use crate::shutdown::Shutdown;
 
@@ -285,7 +286,8 @@ async fn end(chaos: &Chaos, herd: &mut [Process], servers: &Servers) -> Result<(
     }
 }
 
-/// Takes over every job in the tree, waits for it, collects its outcomes, closes it.
+/// Takes over every job in the tree, waits for it, collects its outcomes, closes it. One that nobody runs is cancelled: its
+/// client was killed before it did so itself.
 async fn collect(chaos: &Chaos, servers: &Servers) -> anyhow::Result<()> {
     let zookeeper: ConnectString = servers.addresses.join(",").parse().map_err(anyhow::Error::msg)?;
     let config =
@@ -298,13 +300,19 @@ async fn collect(chaos: &Chaos, servers: &Servers) -> anyhow::Result<()> {
             return Ok(());
         }
         for job in herd.jobs {
-            let id = job.id.parse().map_err(anyhow::Error::msg)?;
+            let id: JobId = job.id.parse().map_err(anyhow::Error::msg)?;
+            let whole = Selected { job: id.clone(), tasks: None };
+            if !herd.workers.iter().any(|worker| worker.kinds.contains(&job.kind)) {
+                match client.cancel(&whole, "nobody runs it").await {
+                    Ok(_) | Err(ClientError::NotFound(_)) => {}
+                    Err(error) => return Err(error).with_context(|| format!("cancelling {id}")),
+                }
+            }
             // Sealing it first, so that waiting has an end.
             match client.results(&id, false, true, |_| Ok(())).await {
                 Ok(_) | Err(ClientError::NotFound(_)) => {}
                 Err(error) => return Err(error).with_context(|| format!("collecting {id}")),
             }
-            let whole = Selected { job: id, tasks: None };
             let forgotten = match client.wait(&whole.job, |_| {}).await {
                 Ok(_) => client.forget(&whole).await.map(drop), // dead tasks too
                 Err(error) => Err(error),
