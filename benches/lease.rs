@@ -1,5 +1,5 @@
 //! How long a session lives after its last acknowledged sync, when the ZooKeeper server that it is connected to dies right
-//! after that sync: the figure from which [`Lease`](herdsman::coordination::Lease) takes its margins.
+//! after that sync: the figure from which [`Lease`](coordination::Lease) takes its margins.
 //!
 //!     cargo bench --bench lease -- 40     rounds of about 20 s; without a number 2
 //!
@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use herdsman::coordination::{Op, Session, SessionConfig};
+use coordination::{Op, Session, SessionConfig};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::sleep;
 

@@ -5,10 +5,10 @@
 
 use std::time::Duration;
 
-use herdsman::coordination::SessionConfig;
+use coordination::SessionConfig;
 use herdsman::handlers::{Handler, Handlers, Task, TaskError};
-use herdsman::roles::{self, worker::Worker};
 use herdsman::shutdown::Shutdown;
+use herdsman::worker::Worker;
 use serde_json::Value;
 
 struct Block;
@@ -46,7 +46,7 @@ fn main() -> anyhow::Result<()> {
         grace: Duration::from_secs(1),
     };
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(async {
-        roles::run(worker, &config, &Shutdown::on_signals()?).await?;
+        herdsman::run(worker, &config, &Shutdown::on_signals()?).await?;
         Ok(())
     })
 }

@@ -6,10 +6,10 @@
 
 use std::time::{Duration, SystemTime};
 
-use herdsman::coordination::SessionConfig;
+use coordination::SessionConfig;
 use herdsman::handlers::{Handler, Handlers, Task, TaskError};
-use herdsman::roles::{self, worker::Worker};
 use herdsman::shutdown::Shutdown;
+use herdsman::worker::Worker;
 use serde_json::{Value, json};
 
 struct WordCount;
@@ -38,6 +38,6 @@ async fn main() -> anyhow::Result<()> {
         handlers: Handlers::none().with("wordcount", WordCount),
         grace: Duration::from_secs(30),
     };
-    roles::run(worker, &config, &Shutdown::on_signals()?).await?;
+    herdsman::run(worker, &config, &Shutdown::on_signals()?).await?;
     Ok(())
 }

@@ -29,8 +29,8 @@
 //! ```no_run
 //! use std::time::{Duration, SystemTime};
 //!
-//! use herdsman::coordination::SessionConfig;
-//! use herdsman::roles::client::{JobSpec, open};
+//! use coordination::SessionConfig;
+//! use herdsman::client::{JobSpec, open};
 //!
 //! # async fn submit() -> Result<(), Box<dyn std::error::Error>> {
 //! let config = SessionConfig {
@@ -53,18 +53,18 @@
 
 #![warn(clippy::print_stdout, clippy::print_stderr)] // they panic where nobody takes it: cli::say and cli::note do not
 
-pub mod audit;
+#[cfg(feature = "cli")]
 pub mod cli;
-pub mod coordination;
-pub mod duties;
-pub mod faults;
+pub mod client;
+mod closing;
+pub mod decide;
 pub mod handlers;
-pub mod ledger;
-pub mod plan;
-pub mod records;
-pub mod report;
-pub mod roles;
+pub mod master;
+mod run;
 pub mod shutdown;
 mod spawn;
 pub mod spill;
-pub mod stress;
+mod unsuccessful;
+pub mod worker;
+
+pub use run::{Role, run};

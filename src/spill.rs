@@ -9,11 +9,10 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tracing::warn;
+use tree::{JobId, Reference};
 
-use crate::records::JobId;
 use crate::spawn::blocking;
 
 /// Payloads up to so many bytes go into the tree also where there is a directory.
@@ -24,30 +23,17 @@ const REFERENCE: u8 = b'@';
 const PAYLOAD: &str = ".payload";
 const OUTCOME: &str = ".outcome";
 
-/// Where something is kept.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reference {
-    /// The file, as every machine of the herd names it.
-    pub file: PathBuf,
-    /// Its length.
-    pub bytes: u64,
-    /// Its SHA-256, in hexadecimal digits.
-    pub sha256: String,
-}
-
-impl Reference {
-    /// What is kept there.
-    ///
-    /// Errors: it cannot be read, or is not what was written.
-    pub fn load(&self) -> Result<Vec<u8>, String> {
-        let file = self.file.display();
-        let bytes = fs::read(&self.file)
-            .map_err(|e| format!("cannot read {file}: {e}; is the spill directory shared with this machine?"))?;
-        if bytes.len() as u64 != self.bytes || digest(&bytes) != self.sha256 {
-            return Err(format!("{file} is not what was written: its length or SHA-256 differs"));
-        }
-        Ok(bytes)
+/// What is kept there.
+///
+/// Errors: it cannot be read, or is not what was written.
+pub fn load(kept: &Reference) -> Result<Vec<u8>, String> {
+    let file = kept.file.display();
+    let bytes = fs::read(&kept.file)
+        .map_err(|e| format!("cannot read {file}: {e}; is the spill directory shared with this machine?"))?;
+    if bytes.len() as u64 != kept.bytes || digest(&bytes) != kept.sha256 {
+        return Err(format!("{file} is not what was written: its length or SHA-256 differs"));
     }
+    Ok(bytes)
 }
 
 /// Keeps `bytes` under `<directory>/<job>/<name>`.
@@ -96,7 +82,7 @@ pub fn unwrap(stored: &[u8]) -> Result<Vec<u8>, String> {
         Some((&INLINE, payload)) => Ok(payload.to_vec()),
         Some((&REFERENCE, json)) => {
             let reference: Reference = serde_json::from_slice(json).map_err(|error| error.to_string())?;
-            reference.load()
+            load(&reference)
         }
         _ => Err("a payload of a job with a spill directory begins with = or @".to_owned()),
     }

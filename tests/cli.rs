@@ -15,8 +15,8 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use herdsman::coordination::Op;
-use herdsman::faults::line::Line;
+use coordination::Op;
+use lab::line::Line;
 use support::{LIMIT, zookeeper};
 
 /// A chroot with processes in it; they are killed when the test ends.
@@ -57,7 +57,7 @@ impl Herd {
     }
 
     /// A session below the herd's chroot.
-    async fn session(&self) -> herdsman::coordination::Session {
+    async fn session(&self) -> coordination::Session {
         let (server, chroot) = self.zookeeper.split_once('/').expect("it has a chroot");
         support::connect(&support::config_at(server, &format!("/{chroot}"))).await
     }

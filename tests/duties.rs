@@ -1,8 +1,8 @@
 //! What a leader does for jobs beside assigning, without a server.
 
-use herdsman::duties::{Duty, duties};
-use herdsman::ledger::Ledger;
-use herdsman::records::{JobId, JobRecord, OutcomeStatus, Policy, TaskState, Withdrawn, WorkerRecord};
+use herdsman::decide::ledger::Ledger;
+use herdsman::decide::upkeep::{Duty, duties};
+use tree::{JobId, JobRecord, OutcomeStatus, Policy, TaskState, Withdrawn, WorkerRecord};
 
 fn job(name: &str) -> JobId {
     name.parse().expect("a job's id")

@@ -7,13 +7,12 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
+use audit::{Ending, audit};
+use coordination::SessionConfig;
+use herdsman::client::{JobSpec, open};
 use serde_json::{Value, json};
-use support::{all, connect, eventually, fresh_config, until};
-
-use herdsman::audit::{Ending, audit};
-use herdsman::coordination::SessionConfig;
-use herdsman::roles::client::{JobSpec, open};
 use support::herd::{master, worker};
+use support::{all, connect, eventually, fresh_config, until};
 
 /// Where kazoo is: installed, or put into the build folder with pip. A machine that has neither fails these tests.
 fn python() -> Command {

@@ -3,10 +3,10 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use coordination::SessionConfig;
 use futures::stream::{FuturesUnordered, StreamExt};
 use hdrhistogram::Histogram;
-use herdsman::coordination::SessionConfig;
-use herdsman::roles::client::{JobSpec, open};
+use herdsman::client::{JobSpec, open};
 use zookeeper_client as zk;
 
 use super::bare::serial_calls;

@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use coordination::SessionConfig;
 use futures::future::join_all;
-use herdsman::coordination::SessionConfig;
+use herdsman::client::{JobSpec, open};
 use herdsman::handlers::Handlers;
-use herdsman::roles::client::{JobSpec, open};
-use herdsman::roles::{self, worker::Worker};
 use herdsman::shutdown::Shutdown;
+use herdsman::worker::Worker;
 
 use super::processes::{Meter, Process, client, cpu, resident, until_herd, until_status};
 use super::{PAYLOAD, Run};
@@ -45,7 +45,7 @@ pub fn be_workers(count: u32) {
             let grace = Duration::from_secs(1);
             let (name, handlers) = (format!("w{n}"), Handlers::builtin());
             let worker = Worker { name, slots: 4, tags: Vec::new(), handlers, grace };
-            roles::run(worker, &config, &shutdown)
+            herdsman::run(worker, &config, &shutdown)
         });
         join_all(work).await;
     });

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use herdsman::cli::{self, ConnectArgs, Exit};
-use herdsman::roles::{self, master::Master};
+use herdsman::master::Master;
 use herdsman::shutdown::Shutdown;
 
 /// Stands for leader, and assigns tasks to workers while it leads.
@@ -35,7 +35,7 @@ fn main() -> ExitCode {
             Err(error) => return cli::complain(&format!("cannot handle signals: {error}"), None, Exit::Failed),
         };
         let master = Master { name: args.name, retention: args.retention };
-        match roles::run(master, &args.connect.session(true), &shutdown).await {
+        match herdsman::run(master, &args.connect.session(true), &shutdown).await {
             Ok(()) => Exit::Done,
             Err(error) => cli::cannot_connect(&error),
         }

@@ -6,10 +6,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
+use herdsman::cli::Zkbench;
 use herdsman::cli::{self, ConnectArgs, Exit};
-use herdsman::handlers::{Exec, Handlers, Zkbench, supervise_if_asked};
-use herdsman::roles::{self, worker::Worker};
+use herdsman::handlers::{Exec, Handlers, supervise_if_asked};
 use herdsman::shutdown::Shutdown;
+use herdsman::worker::Worker;
 
 /// Runs the tasks that the leader assigns to it.
 #[derive(Debug, Parser)]
@@ -64,7 +65,7 @@ fn main() -> ExitCode {
             Err(error) => return cli::complain(&format!("cannot handle signals: {error}"), None, Exit::Failed),
         };
         let worker = Worker { name: args.name, slots: args.slots, tags: args.tags, handlers, grace: args.grace };
-        match roles::run(worker, &args.connect.session(true), &shutdown).await {
+        match herdsman::run(worker, &args.connect.session(true), &shutdown).await {
             Ok(()) => Exit::Done,
             Err(error) => cli::cannot_connect(&error),
         }

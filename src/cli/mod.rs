@@ -6,6 +6,8 @@
 mod descriptors;
 mod print;
 pub mod report;
+pub mod stress;
+mod zkbench;
 
 use std::fmt;
 use std::process::ExitCode;
@@ -17,9 +19,11 @@ use tracing_subscriber::fmt::format::FmtSpan;
 
 pub use descriptors::make_room;
 pub use print::{ended, note, say, try_say};
+pub use zkbench::Zkbench;
 
-use crate::coordination::{ConnectError, ConnectString, SessionConfig, paths};
-use crate::roles::client::ClientError;
+use crate::client::ClientError;
+use coordination::{ConnectError, ConnectString, SessionConfig};
+use znode::paths;
 
 /// The end of each program's `--help`.
 pub const EXIT_CODES: &str = "Exit codes:\n  0  done\n  1  a task failed, something is missing or \
@@ -110,7 +114,7 @@ pub fn name(text: &str) -> Result<String, String> {
 }
 
 /// Starts logging to stderr, at `default_level` unless `HERDSMAN_LOG` says otherwise (as in `debug` or
-/// `herdsman::roles=debug,info`).
+/// `herdsman=debug,info`).
 pub fn start_logging(format: LogFormat, default_level: &str) {
     let directives = std::env::var("HERDSMAN_LOG").unwrap_or_else(|_| format!("{default_level},zookeeper_client=off"));
     let filter = EnvFilter::try_new(&directives).unwrap_or_else(|error| {

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
+use tree::{TaskId, TaskState, json_to_bytes};
 
 use super::print::{Pending, Stream};
 use super::{note, say};
-use crate::records::{TaskId, TaskState, json_to_bytes};
-use crate::roles::client::view::TreeLine;
-use crate::roles::client::{Finished, FinishedStatus, Herd, JobInfo, JobView, LogLine, Tally};
+use crate::client::view::TreeLine;
+use crate::client::{Finished, FinishedStatus, Herd, JobInfo, JobView, LogLine, Tally};
 
 /// How many malformed znodes are named to people.
 const MALFORMED_NAMED_MAX: usize = 10;
@@ -163,7 +163,7 @@ pub fn herd(herd: &Herd) -> String {
         text.push_str(line.trim_end());
         text.push('\n');
     };
-    let master = |m: &crate::roles::client::MasterView| format!("{}  (process {} on {})", m.id, m.pid, m.host);
+    let master = |m: &crate::client::MasterView| format!("{}  (process {} on {})", m.id, m.pid, m.host);
     match herd.masters.split_first() {
         None => line("leader   none: start one with `master`".to_owned()),
         Some((leader, backups)) => {

@@ -4,8 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::Notify;
-
-use crate::records::live::{Live, STREAM_BYTES_MAX, Tail};
+use tree::live::{Live, STREAM_BYTES_MAX, Tail};
 
 /// A fencing token: it grows with every time that a task is begun, whoever died in between. Whatever a task writes to can
 /// keep the greatest token that it has seen of the task, and refuse smaller ones. Source: M. Kleppmann, "How to do

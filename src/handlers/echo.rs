@@ -1,7 +1,7 @@
 use serde_json::Value;
+use tree::bytes_to_json;
 
 use super::{Handler, Task, TaskError};
-use crate::records::bytes_to_json;
 
 /// Returns its payload.
 #[derive(Debug, Clone, Copy)]

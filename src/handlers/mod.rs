@@ -21,7 +21,6 @@ mod context;
 mod echo;
 mod exec;
 mod sleep;
-mod zkbench;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -35,9 +34,8 @@ pub use context::{Cancelled, Sink, Token};
 pub use echo::Echo;
 pub use exec::{Exec, supervise_if_asked};
 pub use sleep::Sleep;
-pub use zkbench::Zkbench;
 
-use crate::records::TaskId;
+use tree::TaskId;
 
 /// A task to be run.
 #[derive(Debug, Clone)]

@@ -11,10 +11,11 @@ mod tasks;
 
 use std::path::{Path, PathBuf};
 
-use herdsman::audit::replay::Tree;
-use herdsman::audit::txn::{Body, Op as LogOp, Txn};
-use herdsman::audit::{Ending, audit};
-
+use audit::{
+    Ending, audit,
+    replay::Tree,
+    txn::{Body, Op as LogOp, Txn},
+};
 use stage::*;
 use support::herd::{master, worker};
 use support::{config_at, connect, until};
@@ -95,10 +96,9 @@ async fn a_real_herd_is_valid_while_it_runs_and_when_it_has_ended() {
     worker_session.close().await;
     let config = config_at(support::zookeeper(), &stage.chroot);
     let (m, w) = (master(&config, "m"), worker(&config, "w"));
-    let (job, results) =
-        herdsman::roles::client::open(&config, herdsman::roles::client::JobSpec::new("echo"), &mut rand::rng())
-            .await
-            .expect("opened");
+    let (job, results) = herdsman::client::open(&config, herdsman::client::JobSpec::new("echo"), &mut rand::rng())
+        .await
+        .expect("opened");
     for _ in 0..200 {
         job.submit(b"x".to_vec()).await.expect("submitted");
     }

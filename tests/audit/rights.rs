@@ -1,6 +1,6 @@
 //! Who may write: leaders, workers, and whose a znode is.
 
-use herdsman::coordination::Op;
+use coordination::Op;
 
 use crate::stage::*;
 use crate::support;

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use herdsman::audit::{Ending, Verdict, audit};
-use herdsman::coordination::{Op, Session};
+use audit::{Ending, Verdict, audit};
+use coordination::{Op, Session};
 
 use crate::support::{self, config_at, connect};
 

@@ -1,7 +1,7 @@
 //! Tasks, their payloads and outcomes.
 
-use herdsman::audit::{Ending, Verdict};
-use herdsman::coordination::Op;
+use audit::{Ending, Verdict};
+use coordination::Op;
 
 use crate::stage::*;
 

@@ -1,9 +1,10 @@
 use std::time::Duration;
 
-use herdsman::coordination::commit::CommitError;
-use herdsman::coordination::{Committer, Op, Reader, Refusal, SessionConfig};
-use herdsman::faults::cut_replies::CutReplies;
-use herdsman::faults::line::{Line, MULTI};
+use coordination::{Committer, Op, Reader, Refusal, SessionConfig, commit::CommitError};
+use lab::{
+    cut_replies::CutReplies,
+    line::{Line, MULTI},
+};
 use tokio::time::timeout;
 
 use crate::support::{LIMIT, children, connect, fresh_config, node, refused_below, through, until, zookeeper};

@@ -1,8 +1,7 @@
 use std::pin::pin;
 
-use herdsman::coordination::election::Election;
-use herdsman::coordination::{Candidacy, Failure, Leadership, MultiFailure, Op, Refusal, Session, State};
-use herdsman::faults::line::{Line, MULTI};
+use coordination::{Candidacy, Failure, Leadership, MultiFailure, Op, Refusal, Session, State, election::Election};
+use lab::line::{Line, MULTI};
 
 use crate::support::{
     LIMIT, children, connect, forbid, fresh_config, node, through, until, zookeeper, zookeeper_version,

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
-use herdsman::coordination::{Change, Mirror, Op, Scope, Session, State};
-use herdsman::faults::line::Line;
+use coordination::{Change, Mirror, Op, Scope, Session, State};
+use lab::line::Line;
 
 use crate::support::{LIMIT, connect, forbid, fresh_config, through, zookeeper};
 

@@ -1,9 +1,11 @@
 use std::time::Duration;
 
+use coordination::{
+    Failure, Session,
+    rendezvous::{Conductor, Member, Missed},
+};
 use futures::future::join_all;
-use herdsman::coordination::rendezvous::{Conductor, Member, Missed};
-use herdsman::coordination::{Failure, Session};
-use herdsman::faults::line::Line;
+use lab::line::Line;
 
 use crate::support::{connect, fresh_config, through, zookeeper};
 

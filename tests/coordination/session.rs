@@ -1,12 +1,12 @@
 use std::pin::pin;
 use std::time::{Duration, Instant, SystemTime};
 
+use coordination::{
+    ConnectError, Failure, Op, Refusal, Registration, Session, SessionConfig, State, clock::wall_ms, watch::Event,
+};
 use futures::poll;
-use herdsman::coordination::clock::wall_ms;
-use herdsman::coordination::op::REQUEST_BYTES_MAX;
-use herdsman::coordination::watch::Event;
-use herdsman::coordination::{ConnectError, Failure, Op, Refusal, Registration, Session, SessionConfig, State};
-use herdsman::faults::line::{Line, MULTI};
+use lab::line::{Line, MULTI};
+use znode::REQUEST_BYTES_MAX;
 
 use crate::support::{LIMIT, TIMEOUT, children, config_at, connect, fresh_config, node, through, until, zookeeper};
 

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use herdsman::ledger::Ledger;
-use herdsman::plan::plan;
-use herdsman::records::{Assignment, JobRecord, TaskState, WorkerId, WorkerRecord};
+use herdsman::decide::assign::plan;
+use herdsman::decide::ledger::Ledger;
+use tree::{Assignment, JobRecord, TaskState, WorkerId, WorkerRecord};
 
 use super::{job, record, runs, submit, worker};
 

@@ -6,12 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use herdsman::ledger::{Counts, Ledger, Needs};
-use herdsman::plan::{Plan, plan, rebalance, take_back, tidy};
-use herdsman::records::{
-    Assignment, JobId, JobRecord, OutcomeStatus, Policy, TaskId, TaskState, Withdrawn, WorkerId, WorkerRecord,
-};
+use herdsman::decide::assign::{Plan, plan, rebalance, take_back, tidy};
+use herdsman::decide::ledger::{Counts, Ledger, Needs};
 use proptest::prelude::*;
+use tree::{Assignment, JobId, JobRecord, OutcomeStatus, Policy, TaskId, TaskState, Withdrawn, WorkerId, WorkerRecord};
 
 type Checked = Result<(), TestCaseError>;
 

@@ -6,9 +6,9 @@ mod herd;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use herdsman::ledger::Ledger;
-use herdsman::plan::{Plan, plan, rebalance, take_back, tidy};
-use herdsman::records::{JobId, JobRecord, OutcomeStatus, Policy, TaskState, Withdrawn, WorkerId, WorkerRecord};
+use herdsman::decide::assign::{Plan, plan, rebalance, take_back, tidy};
+use herdsman::decide::ledger::Ledger;
+use tree::{JobId, JobRecord, OutcomeStatus, Policy, TaskState, Withdrawn, WorkerId, WorkerRecord};
 
 fn job(name: &str) -> JobId {
     name.parse().expect("a job's id")

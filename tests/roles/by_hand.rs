@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use herdsman::coordination::{Op, Session, SessionConfig};
-use herdsman::records::JobId;
-use herdsman::roles::client::{Client, Finished, FinishedStatus, Job, JobSpec, Results, Selected, open};
+use coordination::{Op, Session, SessionConfig};
+use herdsman::client::{Client, Finished, FinishedStatus, Job, JobSpec, Results, Selected, open};
+use tree::JobId;
 
 use crate::support::herd::{Member, master, worker};
 use crate::support::{all, children, connect, fresh_config, next, until};

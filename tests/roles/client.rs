@@ -3,15 +3,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use coordination::{Failure, Op, SessionConfig};
 use futures::future::join_all;
-use herdsman::coordination::{Failure, Op, SessionConfig};
-use herdsman::faults::line::{Line, MULTI};
-use herdsman::records::{DATA_BYTES_MAX, JobId, TaskId};
-use herdsman::roles::client::{
-    Client, ClientError, Finished, FinishedStatus, JobSpec, Limit, Selected, WhenFull, open,
-};
+use herdsman::client::{Client, ClientError, Finished, FinishedStatus, JobSpec, Limit, Selected, WhenFull, open};
+use lab::line::{Line, MULTI};
 use tokio::runtime::Handle;
 use tokio::task::block_in_place;
+use tree::{DATA_BYTES_MAX, JobId, TaskId};
 
 use crate::support::herd::{master, worker};
 use crate::support::{all, children, connect, fresh_config, next, through, try_next, until, zookeeper};

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use herdsman::coordination::SessionConfig;
-use herdsman::records::Policy;
-use herdsman::roles::client::{Client, FinishedStatus, JobSpec, Selected, open};
+use coordination::SessionConfig;
+use herdsman::client::{Client, FinishedStatus, JobSpec, Selected, open};
+use tree::Policy;
 
 use crate::support::herd::{master, worker};
 use crate::support::{all, connect, fresh_config, until};

@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use audit::{Ending, audit};
+use coordination::SessionConfig;
 use futures::future::join_all;
-use herdsman::audit::{Ending, audit};
-use herdsman::coordination::SessionConfig;
-use herdsman::records::{JobId, Policy};
-use herdsman::roles::client::{Client, JobSpec, Selected, open};
+use herdsman::client::{Client, JobSpec, Selected, open};
+use tree::{JobId, Policy};
 
 use crate::support::herd::{Member, master, worker};
 use crate::support::{all, children, connect, fresh_config, refused_below, server_folder, until};

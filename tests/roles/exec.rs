@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use herdsman::client::{Client, Finished, FinishedStatus, JobSpec, LogLine};
 use herdsman::handlers::{Exec, Handlers};
-use herdsman::records::Policy;
-use herdsman::roles::client::{Client, Finished, FinishedStatus, JobSpec, LogLine};
+use tree::Policy;
 
 use super::policy::{herd, shell, submitted, whole};
 use crate::support::herd::{exec, master, worker_with};

@@ -5,18 +5,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use coordination::SessionConfig;
 use herdsman::cli::{self, Exit};
-use herdsman::coordination::SessionConfig;
+use herdsman::client::{Client, Finished, Job, JobSpec, Results, Selected, open};
 use herdsman::handlers::{Handler, Handlers, Task, TaskError};
-use herdsman::records::Policy;
-use herdsman::roles::client::{Client, Finished, Job, JobSpec, Results, Selected, open};
-use herdsman::roles::{self, worker::Worker};
 use herdsman::shutdown::{Shutdown, Stopper};
+use herdsman::worker::Worker;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tree::Policy;
 
 use crate::support::herd::{master, worker_with};
 use crate::support::{LIMIT, TIMEOUT, all, children, config_at, connect, fresh_config, until};
@@ -118,7 +118,7 @@ async fn handlers_that_block_cost_no_session_and_delay_no_neighbour() {
     let handlers = Handlers::none().with("sleeper", sleeper.clone());
     let worker = Worker { name: "w".to_owned(), slots: 5, tags: Vec::new(), handlers, grace: LIMIT };
     let of_worker = config.clone();
-    let ended = on_a_thread_of_its_own(async move { roles::run(worker, &of_worker, &shutdown).await });
+    let ended = on_a_thread_of_its_own(async move { herdsman::run(worker, &of_worker, &shutdown).await });
     let session = connect(&config).await;
     until("the herd is there", async || children(&session, "/workers").await.len() == 1).await;
     let registered = children(&session, "/workers").await;
@@ -243,7 +243,7 @@ fn a_panic_in_what_a_handler_started_fails_that_task_at_most() {
             let (stopper, shutdown) = Shutdown::new();
             let handlers = Handlers::none().with("reckless", Reckless(stopper));
             let worker = Worker { name: "w".to_owned(), slots: 1, tags: Vec::new(), handlers, grace: LIMIT };
-            roles::run(worker, &config, &shutdown).await.map_or(Exit::Lost, |()| Exit::Done)
+            herdsman::run(worker, &config, &shutdown).await.map_or(Exit::Lost, |()| Exit::Done)
         });
         return;
     }

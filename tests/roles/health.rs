@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use futures::future::join_all;
+use herdsman::client::{FinishedStatus, JobSpec, open};
 use herdsman::handlers::{Handler, Handlers, Task, TaskError};
-use herdsman::roles::client::{FinishedStatus, JobSpec, open};
 use serde_json::{Value, json};
 
 use crate::support::herd::{master, worker_with};

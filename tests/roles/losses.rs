@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use herdsman::coordination::{MultiFailure, Op, Session, SessionConfig};
-use herdsman::faults::line::Line;
-use herdsman::records::{Assignment, JobId, Outcome, OutcomeStatus, Policy, TaskState, WorkerRecord};
-use herdsman::roles::client::{JobSpec, Results, open};
+use coordination::{MultiFailure, Op, Session, SessionConfig};
+use herdsman::client::{JobSpec, Results, open};
+use lab::line::Line;
+use tree::{Assignment, JobId, Outcome, OutcomeStatus, Policy, TaskState, WorkerRecord};
 
 use crate::support::herd::{Member, master, worker};
 use crate::support::{TIMEOUT, children, connect, eventually, fresh_config, node, through, until, zookeeper};

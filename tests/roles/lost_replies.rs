@@ -3,14 +3,13 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use audit::{Ending, audit};
+use coordination::SessionConfig;
 use futures::future::join_all;
-use herdsman::audit::{Ending, audit};
-use herdsman::coordination::SessionConfig;
-use herdsman::faults::cut_replies::CutReplies;
-use herdsman::faults::line::Line;
+use herdsman::client::{Client, ClientError, JobSpec, Selected, open};
 use herdsman::handlers::Handlers;
-use herdsman::records::Policy;
-use herdsman::roles::client::{Client, ClientError, JobSpec, Selected, open};
+use lab::{cut_replies::CutReplies, line::Line};
+use tree::Policy;
 
 use crate::support::herd::{Member, master, worker_with};
 use crate::support::{children, connect, fresh_config, next, server_folder, through, until, zookeeper};

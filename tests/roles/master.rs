@@ -1,10 +1,10 @@
 use std::time::Duration;
 
-use herdsman::coordination::{Op, Session, SessionConfig};
-use herdsman::faults::line::Line;
-use herdsman::records::{JobRecord, MasterRecord, Policy, WorkerRecord};
-use herdsman::roles::client::{Finished, JobSpec, Results, open};
+use coordination::{Op, Session, SessionConfig};
+use herdsman::client::{Finished, JobSpec, Results, open};
+use lab::line::Line;
 use serde_json::json;
+use tree::{JobRecord, MasterRecord, Policy, WorkerRecord};
 
 use crate::support::herd::{master, master_with_retention, worker};
 use crate::support::{all, children, connect, eventually, fresh_config, next, node, through, until, zookeeper};
@@ -28,7 +28,7 @@ async fn collect(results: Results) -> Vec<u32> {
 
 async fn leader(session: &Session) -> Option<String> {
     let mut names = children(session, "/master").await;
-    names.sort_by_key(|name| herdsman::coordination::paths::sequence(name));
+    names.sort_by_key(|name| znode::paths::sequence(name));
     let node = session.get(&format!("/master/{}", names.first()?)).await.expect("readable")?;
     MasterRecord::from_json(&node.data).ok().map(|record| record.name)
 }

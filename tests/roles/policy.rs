@@ -4,14 +4,14 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use herdsman::coordination::{Session, SessionConfig};
-use herdsman::faults::line::{Line, MULTI};
-use herdsman::handlers::{Handler, Handlers, Task, TaskError};
-use herdsman::records::{JobId, Policy};
-use herdsman::roles::client::{
+use coordination::{Session, SessionConfig};
+use herdsman::client::{
     Client, ClientError, Finished, FinishedStatus, Job, JobSpec, LogLine, Results, Selected, open, view,
 };
+use herdsman::handlers::{Handler, Handlers, Task, TaskError};
+use lab::line::{Line, MULTI};
 use serde_json::Value;
+use tree::{JobId, Policy};
 
 use crate::support::herd::{Member, exec, master, master_with_retention, worker, worker_with};
 use crate::support::{all, children, connect, fresh_config, is_gone, through, until, zookeeper};

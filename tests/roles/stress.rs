@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use herdsman::coordination::{Session, SessionConfig};
-use herdsman::handlers::{Handlers, Zkbench};
-use herdsman::records::JobId;
-use herdsman::report::stress::write_page;
-use herdsman::roles::client::stress::{Stage, StressError, stress};
-use herdsman::roles::client::{JobSpec, open};
+use coordination::{Session, SessionConfig};
+use herdsman::cli::Zkbench;
+use herdsman::cli::stress::{Stage, StressError, stress};
+use herdsman::client::{JobSpec, open};
+use herdsman::handlers::Handlers;
 use herdsman::shutdown::Shutdown;
-use herdsman::stress::{Case, Load, Operation, Run, Tally, text};
 use serde_json::Value;
+use stress::{Case, Load, Operation, Run, Tally, report::write_page, text};
+use tree::JobId;
 
 use crate::support::herd::{Member, master, worker, worker_with};
 use crate::support::{LIMIT, all, children, config_at, connect, fresh_config, until, zookeeper};

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use herdsman::coordination::{Op, Session, SessionConfig};
-use herdsman::records::{JobRecord, Outcome, OutcomeStatus, Policy, TaskState, Withdrawn};
-use herdsman::roles::client::{JobSpec, open};
+use coordination::{Op, Session, SessionConfig};
+use herdsman::client::{JobSpec, open};
+use tree::{JobRecord, Outcome, OutcomeStatus, Policy, TaskState, Withdrawn};
 
 use crate::support::herd::{Member, master, master_with_retention, worker};
 use crate::support::{all, children, connect, fresh_config, node, until};

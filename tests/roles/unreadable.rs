@@ -1,10 +1,10 @@
 //! Znodes with an ACL of their own, which the herd may not read, or not write: each hurts only itself. And those that no
 //! session owns, though one should.
 
+use coordination::{Op, Session, SessionConfig};
 use futures::future::join_all;
-use herdsman::coordination::{Op, Session, SessionConfig};
-use herdsman::records::{JobRecord, Policy, TaskState, WorkerRecord};
-use herdsman::roles::client::{Client, FinishedStatus, JobSpec, Selected, open, view};
+use herdsman::client::{Client, FinishedStatus, JobSpec, Selected, open, view};
+use tree::{JobRecord, Policy, TaskState, WorkerRecord};
 
 use crate::support::herd::{master, worker};
 use crate::support::{all, children, connect, forbid, forbid_writing, fresh_config, next, node, refused_below, until};

@@ -4,12 +4,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use herdsman::coordination::{Op, Session, SessionConfig};
-use herdsman::faults::line::{Line, MULTI};
+use coordination::{Op, Session, SessionConfig};
 use herdsman::handlers::{Handler, Handlers, Task, TaskError};
-use herdsman::records::{JobRecord, Outcome, OutcomeStatus, Policy, TaskState, WorkerRecord};
+use lab::line::{Line, MULTI};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
+use tree::{JobRecord, Outcome, OutcomeStatus, Policy, TaskState, WorkerRecord};
 use zookeeper_client as zk;
 
 use crate::support::herd::{self, Member};
@@ -26,7 +26,7 @@ impl Bench {
         let session = connect(config).await;
         let zookeeper = config.zookeeper.to_string();
         let chroot = zookeeper[zookeeper.find('/').expect("tests have a chroot")..].to_owned();
-        for root in herdsman::records::tree::ROOTS {
+        for root in tree::ROOTS {
             let _ = session.write(Op::Create { path: root.to_owned(), data: Vec::new() }).await;
         }
         Bench { session, chroot }

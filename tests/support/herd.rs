@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use herdsman::coordination::SessionConfig;
+use coordination::SessionConfig;
 use herdsman::handlers::{Exec, Handlers};
-use herdsman::roles::master::Master;
-use herdsman::roles::worker::Worker;
-use herdsman::roles::{self};
+use herdsman::master::Master;
+
 use herdsman::shutdown::{Shutdown, Stopper};
+use herdsman::worker::Worker;
 use tokio::task::JoinHandle;
 
 /// A running role.
@@ -17,11 +17,11 @@ pub struct Member {
 }
 
 impl Member {
-    fn start(role: impl roles::Role + Send + 'static, config: &SessionConfig) -> Self {
+    fn start(role: impl herdsman::Role + Send + 'static, config: &SessionConfig) -> Self {
         let (stopper, shutdown) = Shutdown::new();
         let config = config.clone();
         let task = tokio::spawn(async move {
-            roles::run(role, &config, &shutdown).await.expect("ZooKeeper is up");
+            herdsman::run(role, &config, &shutdown).await.expect("ZooKeeper is up");
         });
         Member { stopper, task }
     }

@@ -12,11 +12,13 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use herdsman::audit::log::History;
-use herdsman::audit::txn::{Body, Op as LoggedOp};
-use herdsman::coordination::{ConnectString, Node, Session, SessionConfig};
-use herdsman::faults::line::Line;
-use herdsman::roles::client::{ClientError, Finished, Results};
+use audit::{
+    log::History,
+    txn::{Body, Op as LoggedOp},
+};
+use coordination::{ConnectString, Node, Session, SessionConfig};
+use herdsman::client::{ClientError, Finished, Results};
+use lab::line::Line;
 use zookeeper_client::{Acl, AuthId, Permission};
 
 /// From which all times in tests derive: T, the session timeout.

@@ -10,13 +10,13 @@ mod submit;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use audit::Ending;
 use clap::{Args, Parser, Subcommand};
-use herdsman::audit::Ending;
 use herdsman::cli::report::{self, Output, Report};
 use herdsman::cli::{self, ConnectArgs, Exit};
-use herdsman::records::{JobId, TaskId, TaskState};
-use herdsman::roles::client::{self, Client, ClientError, JobView, Selected, Selector, Tally};
+use herdsman::client::{self, Client, ClientError, JobView, Selected, Selector, Tally};
 use herdsman::shutdown::Shutdown;
+use tree::{JobId, TaskId, TaskState};
 
 /// How many lost tasks are named, where they are not to be listed.
 const LOST_NAMED_MAX: usize = 10;
@@ -358,7 +358,7 @@ async fn name_lost(client: &Client, job: JobId) -> Result<(), ClientError> {
 /// The auditor needs no ZooKeeper, only what it left behind.
 fn audit(logs: &[PathBuf], chroot: &str, ending: Ending, all: bool, output: Output) -> Exit {
     let folders: Vec<&Path> = logs.iter().map(PathBuf::as_path).collect();
-    let verdict = match herdsman::audit::audit(&folders, chroot, ending) {
+    let verdict = match audit::audit(&folders, chroot, ending) {
         Ok(verdict) => verdict,
         Err(error) => return cli::complain(&error, Some("name the server's dataDir"), Exit::Usage),
     };

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use herdsman::cli;
-use herdsman::records::Policy;
+use tree::Policy;
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "How the tasks are treated")]

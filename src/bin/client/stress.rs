@@ -5,14 +5,13 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use clap::{Args, ValueEnum};
+use coordination::ConnectString;
+use herdsman::cli::stress::{Stage, StressError, stress as run_stress};
 use herdsman::cli::{self, ConnectArgs, Exit};
-use herdsman::coordination::ConnectString;
-use herdsman::report::stress::write_page;
-use herdsman::roles::client::stress::{Stage, StressError, stress as run_stress};
 use herdsman::shutdown::Shutdown;
-use herdsman::stress::{Case, Load, text};
 use indicatif::{ProgressBar, ProgressStyle};
 use rand::RngExt;
+use stress::{Case, Load, report::write_page, text};
 
 #[derive(Debug, Args)]
 pub struct Stress {

@@ -8,11 +8,9 @@ use clap::Args;
 use futures::stream::{self, TryStreamExt};
 use herdsman::cli::report::{Output, Report};
 use herdsman::cli::{self, ConnectArgs, Exit};
-use herdsman::records::JobId;
-use herdsman::roles::client::{
-    self, Client, ClientError, FinishedStatus, Job, JobSpec, Limit, Results, Selected, WhenFull,
-};
+use herdsman::client::{self, Client, ClientError, FinishedStatus, Job, JobSpec, Limit, Results, Selected, WhenFull};
 use herdsman::shutdown::Shutdown;
+use tree::JobId;
 
 use super::pace::Pace;
 use super::policy::How;

@@ -16,9 +16,10 @@ use tokio::time::timeout;
 
 use self::program::{Program, Streams};
 use self::progress::ProgressFile;
+
 pub use self::supervisor::supervise_if_asked;
 use super::{Handler, Sink, Task, TaskError};
-use crate::records::bytes_to_json;
+use tree::bytes_to_json;
 
 /// How much of a program's stdout, and of its stderr, is kept: the first 96 KiB.
 const OUTPUT_BYTES_MAX: usize = 96 * 1024;

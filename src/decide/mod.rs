@@ -1,0 +1,5 @@
+//! Pure decisions: what a master knows, what it assigns next, and what else it does for jobs. No clock, no I/O, no await.
+
+pub mod assign;
+pub mod ledger;
+pub mod upkeep;

@@ -1,0 +1,54 @@
+//! The end of a task that is not done: its job is marked in the same step, because jobs after it depend on its success.
+
+use coordination::{CommitError, Committer, Failure, Op, Reader, Refusal};
+use tree::{JobId, JobRecord, Outcome, TaskId};
+
+use crate::run::{TRIES_MAX, gave_up};
+
+/// The place of the setting of the outcome in what [`end`] makes.
+const OUTCOME: usize = 1;
+
+/// Ends a task at whatever version it is, unless it has ended: by somebody who does not run it.
+pub(super) fn end(task: &TaskId, outcome: &Outcome) -> Vec<Op> {
+    vec![
+        Op::Delete { path: task.path(), version: None },
+        Op::Set { path: task.data_path(), data: outcome.to_json(), version: Some(0) },
+    ]
+}
+
+/// Whether what [`end`] makes was refused because the task can have no outcome: it has no payload, or somebody has set that.
+/// Then the task is to be deleted alone.
+pub(super) fn has_no_place(ended: &Result<(), CommitError>) -> bool {
+    matches!(
+        ended,
+        Err(CommitError::Refused { at: OUTCOME, refusal: Refusal::NoNode | Refusal::BadVersion, unanswered: false })
+    )
+}
+
+/// Commits `ops`, which end a task of `job` without success, and marks the job's record where nobody has yet.
+///
+/// Errors: as of [`Committer::commit`]; `at` counts within `ops`.
+pub(super) async fn commit(
+    committer: &Committer,
+    reader: &Reader,
+    job: &JobId,
+    ops: Vec<Op>,
+) -> Result<(), CommitError> {
+    for _ in 0..TRIES_MAX {
+        let node = reader.read(job.path()).await.map_err(|failure| match failure {
+            Failure::Refused(refusal) => CommitError::Refused { at: 0, refusal, unanswered: false },
+            Failure::Unknown(cause) | Failure::SessionOver(cause) => CommitError::SessionOver(cause),
+        })?;
+        let mark = node.and_then(|node| {
+            let record = JobRecord::from_json(&node.data).ok().filter(|record| !record.failed)?;
+            let data = JobRecord { failed: true, ..record }.to_json();
+            Some(Op::Set { path: job.path(), data, version: Some(node.version) })
+        });
+        match committer.commit(ops.iter().cloned().chain(mark).collect()).await {
+            // Somebody else set the record: it is read again.
+            Err(CommitError::Refused { at, refusal: Refusal::BadVersion, .. }) if at == ops.len() => {}
+            done => return done,
+        }
+    }
+    Err(CommitError::Refused { at: ops.len(), refusal: gave_up(&job.path()), unanswered: false })
+}

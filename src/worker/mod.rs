@@ -1,0 +1,405 @@
+//! The worker: takes what the leader assigns, runs it, and commits each outcome.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | here | a worker on one session, and the loop around all that may happen to it |
+//! | `list` | the list that the leader writes, and how far each of its entries is |
+//! | `load`, `at_hand` | reading what a task needs, and keeping what the next one needs too |
+//! | `threads`, `attempt` | where handlers run, and one attempt there |
+//! | `live` | what is seen of a task while it runs |
+//! | `ending` | how an attempt is ended in the tree |
+//! | `shortage` | what it does while it lacks what it takes to begin tasks |
+//!
+//! It registers an ephemeral znode, whose list the leader writes, and follows that list. For each new entry it reads
+//! the payload, runs the kind's handler in a slot, and commits: the task's znode deleted at the version assigned and
+//! the outcome set, in one multi that checks the worker's own znode. Whatever came too late is refused there.
+//!
+//! What can go wrong, and what then happens:
+//! - It dies: its znode goes with all assignments; the leader gives them to others.
+//! - A handler blocks or panics: it has threads of its own, apart from the session's.
+//! - It is cut off or pauses: when the lease ends it starts nothing, and by 0.75 T its tasks are stopped, before
+//!   anybody else can have been given them. If the session lives after all, they are started again.
+//! - A commit is not answered: what became of it is read, on the same session ([`Committer`]).
+//! - It lacks what it takes to begin a task: `shortage` says what it does then.
+//! - Its own znode is gone: the session is given up and everything begins anew.
+
+mod at_hand;
+mod attempt;
+mod ending;
+mod list;
+mod live;
+mod load;
+mod shortage;
+mod threads;
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use coordination::{CommitError, Committer, Failure, Node, Reader, Registration, Session, State, watch::NodeWatch};
+use futures::future::{BoxFuture, FutureExt, ready};
+use futures::stream::{FuturesOrdered, FuturesUnordered, StreamExt};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout_at};
+use tracing::{debug, info, warn};
+use tree::{Assignment, JobId, WORKERS, WorkerRecord};
+use znode::paths;
+
+use self::attempt::{Attempt, Ended};
+use self::list::{Entry, Stage};
+use self::live::{InSlot, SHOW_EVERY};
+use self::load::{Loaded, Loader, Trouble};
+use self::shortage::Shortage;
+use self::threads::{ATTEND_EVERY, Threads};
+use crate::handlers::{Cancelled, Handlers, Signals, Sink, Task, Token};
+use crate::run::Role;
+use crate::shutdown::Shutdown;
+
+/// How long a task that was cancelled may take to end by itself.
+const CANCEL_GRACE: Duration = Duration::from_secs(2);
+/// How long a stopping worker waits for the answers to what it handed back.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// A worker's settings.
+#[derive(Debug, Clone)]
+pub struct Worker {
+    /// Shown to people; names need not be unique.
+    pub name: String,
+    /// How many tasks it runs at once, at least 1.
+    pub slots: u32,
+    /// What else it says of itself: jobs may require tags.
+    pub tags: Vec<String>,
+    /// What it runs.
+    pub handlers: Handlers,
+    /// How long running tasks may go on after the shutdown was asked for.
+    pub grace: Duration,
+}
+
+impl Role for Worker {
+    fn title(&self) -> String {
+        format!("worker {}", self.name)
+    }
+
+    async fn play(&mut self, session: &Session, shutdown: &Shutdown) -> Result<(), Failure> {
+        let record = WorkerRecord { tags: self.tags.clone(), ..WorkerRecord::new(self.slots, self.handlers.kinds()) };
+        let uid = paths::uid(&mut rand::rng());
+        let registration = Registration::enter(session, WORKERS, &self.name, &uid, &record.to_json()).await?;
+        info!(znode = registration.path(), slots = self.slots, kinds = ?self.handlers.kinds(), "registered");
+        session.learn_time().await?;
+        let mut shift = Shift {
+            id: paths::name(registration.path()).to_owned(),
+            worker: self.clone(),
+            session: session.clone(),
+            committer: Committer::start(session.clone(), Some(registration.guard())),
+            loader: Loader::new(Reader::start(session.clone())),
+            list: Vec::new(),
+            version: None,
+            entries: HashMap::new(),
+            queue: VecDeque::new(),
+            loading: FuturesOrdered::new(),
+            running: JoinSet::new(),
+            busy: 0,
+            told_to_stop: Vec::new(),
+            committing: FuturesUnordered::new(),
+            stopping: None,
+            paused: false,
+            shortage: Shortage::default(),
+            refused: HashSet::new(),
+            threads: Threads::new(self.slots),
+        };
+        let ended = shift.work(&registration, shutdown).await;
+        shift.threads.stop().await;
+        ended
+    }
+}
+
+/// A call under way for an assignment, and its answer.
+type Call<Answer> = BoxFuture<'static, (Assignment, Answer)>;
+
+/// A worker on one session.
+struct Shift {
+    id: String,
+    worker: Worker,
+    session: Session,
+    committer: Committer,
+    loader: Loader,
+    /// The list as last read.
+    list: Vec<Assignment>,
+    /// The version at which it was read; none where it is known to have been written since.
+    version: Option<i32>,
+    /// What became of each entry of the list; kept until the leader drops the entry.
+    entries: HashMap<Assignment, Entry>,
+    queue: VecDeque<(Assignment, Arc<Loaded>)>,
+    loading: FuturesOrdered<Call<Result<Arc<Loaded>, Trouble>>>,
+    /// What runs, and what was withdrawn and has not ended yet.
+    running: JoinSet<Ended>,
+    /// How many slots are taken by entries of the list.
+    busy: usize,
+    /// What was told to stop, and by when it must have. Until it has ended it keeps its slot: it may block a thread.
+    told_to_stop: Vec<(Instant, AbortHandle)>,
+    committing: FuturesUnordered<Call<Result<(), CommitError>>>,
+    /// When running tasks must be over, once the shutdown was asked for.
+    stopping: Option<Instant>,
+    /// The lease has ended: nothing is started.
+    paused: bool,
+    shortage: Shortage,
+    /// Jobs of which a write was refused that says how an attempt ended, and that were named for it.
+    refused: HashSet<JobId>,
+    /// Where handlers run.
+    threads: Threads,
+}
+
+type ListRead = Pin<Box<dyn Future<Output = Result<(Option<Node>, NodeWatch), Failure>> + Send>>;
+
+impl Shift {
+    async fn work(&mut self, registration: &Registration, shutdown: &Shutdown) -> Result<(), Failure> {
+        let mut next_list: ListRead = {
+            let registration = registration.clone();
+            Box::pin(async move { registration.read().await })
+        };
+        let session = self.session.clone();
+        let mut status = session.status();
+        let mut tick = interval(SHOW_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut attend = interval(ATTEND_EVERY);
+        attend.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            self.fill_slots();
+            if let Some(last_words) = self.stopping.map(|at| at + LAST_WORDS)
+                && self.has_handed_everything_back()
+                && let Some(version) = self.version.take()
+            {
+                let left = timeout_at(last_words.into(), registration.leave(version)).await;
+                match left.unwrap_or(Ok(true)) {
+                    Ok(true) => return Ok(()),
+                    Ok(false) => debug!("the list was written since: reading it before leaving"),
+                    Err(failure) => return Err(failure),
+                }
+            }
+            tokio::select! {
+                read = &mut next_list => {
+                    let (node, watch) = read?;
+                    let Some(node) = node else { return Err(lost_registration()) };
+                    self.list_is(&node);
+                    let registration = registration.clone();
+                    next_list = Box::pin(async move {
+                        watch.fired().await;
+                        registration.read().await
+                    });
+                }
+                // Much comes at once: what has come is taken before anything is waited for again.
+                Some(first) = self.loading.next() => {
+                    let mut next = Some(first);
+                    while let Some((assignment, loaded)) = next {
+                        self.loaded(assignment, loaded)?;
+                        next = self.loading.next().now_or_never().flatten();
+                    }
+                }
+                Some(first) = self.running.join_next_with_id() => {
+                    let mut next = Some(first);
+                    while let Some(joined) = next {
+                        match joined {
+                            Ok((run, ended)) => self.ended(run, ended),
+                            Err(error) => self.broke(error),
+                        }
+                        next = self.running.try_join_next_with_id();
+                    }
+                }
+                Some(first) = self.committing.next() => {
+                    let mut next = Some(first);
+                    while let Some((assignment, committed)) = next {
+                        self.committed(assignment, committed)?;
+                        next = self.committing.next().now_or_never().flatten();
+                    }
+                }
+                () = session.lease_ended(), if !self.paused => {
+                    warn!("not sure of the session any more: starting nothing");
+                    self.paused = true;
+                }
+                () = sleep_until(session.lease().stop_by().into()), if self.paused && self.busy > 0 => {
+                    self.stop_running();
+                }
+                () = sleep(session.timeout() / 50), if self.paused => if session.lease().holds(Instant::now()) {
+                    info!("sure of the session again");
+                    self.paused = false;
+                    self.resume();
+                },
+                _ = tick.tick(), if !self.running.is_empty() => {
+                    self.end_overdue();
+                    self.show();
+                }
+                _ = attend.tick(), if !self.running.is_empty() => self.threads.attend(),
+                _ = status.changed() => if status.borrow_and_update().state == State::Over {
+                    return Err(Failure::SessionOver("expired or closed".to_owned()));
+                },
+                () = shutdown.requested(), if self.stopping.is_none() => {
+                    info!(running = self.running.len(), grace = ?self.worker.grace, "finishing what runs, taking nothing new");
+                    self.stopping = Some(Instant::now() + self.worker.grace);
+                    for (assignment, loaded) in std::mem::take(&mut self.queue) {
+                        self.hand_back(assignment, &loaded, None);
+                    }
+                }
+                () = until(self.stopping), if !self.running.is_empty() => self.end_running(),
+                () = until(self.stopping.map(|at| at + LAST_WORDS)) => return Ok(()),
+            }
+        }
+    }
+
+    fn has_handed_everything_back(&self) -> bool {
+        let at_work = !self.running.is_empty() || !self.loading.is_empty() || !self.committing.is_empty();
+        let stopped = |entry: &Entry| matches!(entry.stage, Stage::Stopped);
+        !at_work && self.queue.is_empty() && !self.entries.values().any(stopped)
+    }
+
+    fn loaded(&mut self, assignment: Assignment, loaded: Result<Arc<Loaded>, Trouble>) -> Result<(), Failure> {
+        if !matches!(self.entries.get(&assignment), Some(Entry { stage: Stage::Loading, .. })) {
+            return Ok(()); // withdrawn meanwhile
+        }
+        if let Ok(loaded) = &loaded {
+            self.loader.jobs.weighs(&assignment.task.job, loaded.job_bytes);
+        }
+        match loaded {
+            Ok(loaded) if self.stopping.is_some() || self.shortage.pause(Instant::now()).is_some() => {
+                self.hand_back(assignment, &loaded, None);
+            }
+            Ok(loaded) => {
+                self.stage(&assignment, Stage::Queued);
+                self.queue.push_back((assignment, loaded));
+            }
+            Err(Trouble::Over) => {
+                self.loader.jobs.forget(&assignment.task.job);
+                self.stage(&assignment, Stage::Over);
+            }
+            Err(Trouble::Malformed(error)) => self.mark_dead(assignment, &error),
+            Err(Trouble::Failed(failure)) => return Err(failure),
+        }
+        Ok(())
+    }
+
+    fn fill_slots(&mut self) {
+        while !self.paused {
+            let full = self.running.len() >= self.worker.slots as usize;
+            let blocked = if full { self.blocked() } else { 0 };
+            if full && blocked == 0 {
+                return;
+            }
+            let Some((assignment, loaded)) = self.queue.pop_front() else { return };
+            if full {
+                let lacking = format!("slots: {blocked} of its handlers block, were told to stop and have not");
+                return self.cannot_begin(assignment, &loaded, &lacking);
+            }
+            // To hand a task to another thread and back costs more than the lightest ones.
+            let light =
+                loaded.payload.as_ref().is_ok_and(|payload| self.worker.handlers.is_light(&loaded.job.kind, payload));
+            let threads = if light { None } else { Some(self.threads.handle().cloned()) };
+            let threads = match threads.transpose() {
+                Ok(threads) => threads,
+                Err(lacking) => return self.cannot_begin(assignment, &loaded, &lacking),
+            };
+            let Some(entry) = self.entries.get_mut(&assignment) else { continue };
+            entry.runs += 1;
+            let (signals, attempt) = (Arc::new(Signals::default()), loaded.state.attempt + 1);
+            let task = Task {
+                id: assignment.task.clone(),
+                attempt,
+                token: Token { zxid: entry.zxid, run: entry.runs },
+                args: loaded.job.args.clone(),
+                payload: loaded.payload.clone().unwrap_or_default(),
+                cancelled: Cancelled(signals.clone()),
+                sink: Sink(signals.clone()),
+            };
+            debug!(task = %task.id, attempt = task.attempt, kind = loaded.job.kind, "running");
+            let running = match &loaded.payload {
+                Ok(_) => self.worker.handlers.run(&loaded.job.kind, task),
+                Err(error) => Some(ready(Err(error.clone())).boxed()),
+            };
+            let attempt = Attempt {
+                worker: self.id.clone(),
+                assignment,
+                loaded: loaded.clone(),
+                running,
+                signals: signals.clone(),
+            };
+            let abort = match threads {
+                Some(threads) => self.running.spawn_on(attempt.run(), &threads),
+                None => self.running.spawn(attempt.run()),
+            };
+            let slot = InSlot { loaded, signals, abort, since: Instant::now(), shown: false };
+            entry.stage = Stage::Running(slot);
+            self.busy += 1;
+        }
+    }
+
+    /// How many should have stopped and have not: whatever they do they do not yield, and cannot be dropped.
+    fn blocked(&mut self) -> usize {
+        let now = Instant::now();
+        self.told_to_stop.retain(|(_, abort)| !abort.is_finished());
+        self.told_to_stop.iter().filter(|(by, _)| *by < now).count()
+    }
+
+    /// Ends attempts whose time is over, with what they may take to end by themselves: a handler that blocks its thread blocks
+    /// also the clock of its attempt.
+    fn end_overdue(&mut self) {
+        let now = Instant::now();
+        let overdue = self.entries.iter().filter_map(|(assignment, entry)| {
+            let Stage::Running(slot) = &entry.stage else { return None };
+            let limit = slot.loaded.job.policy.timeout_ms.map(Duration::from_millis)?;
+            let over = now.saturating_duration_since(slot.since) > limit.saturating_add(CANCEL_GRACE);
+            over.then(|| (assignment.clone(), slot.loaded.clone(), slot.abort.clone(), limit))
+        });
+        for (assignment, loaded, abort, limit) in overdue.collect::<Vec<_>>() {
+            abort.abort();
+            let run = abort.id();
+            self.told_to_stop.push((now, abort));
+            let end = attempt::failed(&self.id, &loaded, attempt::timed_out(limit));
+            self.ended(run, Ended { assignment, loaded, end });
+        }
+    }
+
+    /// The session may be over: others may be given what runs here. It is begun again if the session lives after all.
+    fn stop_running(&mut self) {
+        warn!(running = self.running.len(), "stopping what runs: the session cannot be trusted");
+        let mut entries = std::mem::take(&mut self.entries);
+        for (assignment, entry) in &mut entries {
+            if let Stage::Running(slot) = &entry.stage {
+                self.hide(&assignment.task, slot);
+                self.told_to_stop.push((Instant::now(), slot.abort.clone()));
+                entry.stage = Stage::Stopped;
+            }
+        }
+        self.entries = entries;
+        self.busy = 0;
+        self.running.abort_all(); // what blocks stays in it until it has ended
+    }
+
+    /// The grace is over: what still runs is stopped and handed back.
+    fn end_running(&mut self) {
+        self.running = JoinSet::new();
+        self.busy = 0;
+        let running = |(assignment, entry): (&Assignment, &Entry)| match &entry.stage {
+            Stage::Running(slot) => {
+                self.hide(&assignment.task, slot);
+                Some((assignment.clone(), slot.loaded.clone()))
+            }
+            Stage::Stopped | Stage::Loading | Stage::Queued | Stage::Committing(_) | Stage::Over => None,
+        };
+        let stopped: Vec<_> = self.entries.iter().filter_map(running).collect();
+        for (assignment, loaded) in stopped {
+            let error =
+                format!("its worker stopped, after a grace of {}", humantime::format_duration(self.worker.grace));
+            self.hand_back(assignment, &loaded, Some(error));
+        }
+    }
+}
+
+fn lost_registration() -> Failure {
+    Failure::SessionOver("this worker's znode is gone".to_owned())
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}
