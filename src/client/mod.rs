@@ -3,9 +3,9 @@
 //! | file | what it holds |
 //! |---|---|
 //! | [`submit`] | [`open`]: a job of one's own, from the first task to the last outcome |
-//! | `submitter`, `calls` | the task behind it, and what that has under way |
+//! | `submitter`, `requests` | the task behind it, and what that has under way |
 //! | `ending` | what is left of a task whose znode is gone |
-//! | [`room`] | how many tasks the tree takes |
+//! | [`admission`] | how many tasks the tree takes |
 //! | [`attend`] | [`Client`]: a job known by its name: wait, results |
 //! | `health` | whether the herd serves |
 //! | [`info`] | a job looked at closely: info, explain |
@@ -14,23 +14,23 @@
 //! | [`select`] | which jobs and tasks a command means |
 //! | [`view`] | what the herd looks like: status and tree |
 
+pub mod admission;
 pub mod attend;
-mod calls;
 mod ending;
 mod health;
 pub mod info;
 pub mod logs;
 mod manage;
-pub mod room;
+mod requests;
 pub mod select;
 pub mod submit;
 mod submitter;
 pub mod view;
 
+pub use admission::{Limit, WhenFull};
 pub use attend::{Client, Tally};
 pub use info::{JobInfo, TaskInfo};
 pub use logs::LogLine;
-pub use room::{Limit, WhenFull};
 pub use select::{Selected, Selector};
 pub use submit::{Job, JobSpec, Results, open};
 pub use view::{Herd, JobView, MasterView, WorkerView};

@@ -12,9 +12,9 @@ use tracing::{info, warn};
 use tree::{JobId, JobRecord, TaskId, TaskState, task_number};
 use znode::paths;
 
-use super::calls::Calls;
+use super::admission::Door;
 use super::ending::Ending;
-use super::room::Door;
+use super::requests::Requests;
 use super::{ClientError, Finished, Limit, RECONNECT, close, show};
 
 /// How many payloads may wait to be acknowledged before `submit` itself waits.
@@ -247,11 +247,11 @@ impl Submitter {
         let guard = Op::Check { path: self.id.path(), version };
         let scope = Scope { levels: 1, read_created: |_| false, read_changed: |_| true, remember_leaves: false };
         let mut mirror = Mirror::start(session.clone(), &self.id.path(), scope);
-        let mut calls = Calls::on(session, guard);
+        let mut requests = Requests::on(session, guard);
         for (n, task) in &self.tasks {
             match task {
-                Submitted::Submitting { payload, .. } => calls.submit(&self.id.task(*n), payload.clone()),
-                Submitted::Collecting(version) => calls.collect(&self.id.task(*n), *version),
+                Submitted::Submitting { payload, .. } => requests.submit(&self.id.task(*n), payload.clone()),
+                Submitted::Collecting(version) => requests.collect(&self.id.task(*n), *version),
                 Submitted::Delivered(_) | Submitted::Outstanding | Submitted::Fetching { .. } | Submitted::Dead => {}
             }
         }
@@ -277,21 +277,21 @@ impl Submitter {
             let all_is_in_the_tree = self.unacknowledged == 0; // so that a look sees it
             tokio::select! {
                 command = next_command(&mut self.commands), if self.takes_commands() => {
-                    self.command(command, &mut calls);
+                    self.command(command, &mut requests);
                 }
                 (task, admitted) = self.door.opened(session, own), if all_is_in_the_tree => {
-                    self.admit(task, admitted, &mut calls)?;
+                    self.admit(task, admitted, &mut requests)?;
                 }
-                Some((n, submitted)) = calls.submitting.next() => self.submitted(n, submitted, &mut calls)?,
+                Some((n, submitted)) = requests.submitting.next() => self.submitted(n, submitted, &mut requests)?,
                 changes = mirror.next() => match changes {
                     Some(changes) => for change in changes {
-                        self.change(change, &mut calls)?;
+                        self.change(change, &mut requests)?;
                     },
                     None => return Err(End::SessionOver),
                 },
-                Some((n, ending)) = calls.fetching.next() => self.fetched(n, ending?, &mut calls),
-                Some(task) = self.deliveries.recv() => self.collect(task.n, &mut calls),
-                Some((n, collected)) = calls.collecting.next() => self.collected(n, collected)?,
+                Some((n, ending)) = requests.fetching.next() => self.fetched(n, ending?, &mut requests),
+                Some(task) = self.deliveries.recv() => self.collect(task.n, &mut requests),
+                Some((n, collected)) = requests.collecting.next() => self.collected(n, collected)?,
                 () = session.over() => return Err(End::SessionOver),
                 () = self.finished.closed(), if matches!(self.seal, Seal::Sealed) => return Ok(()),
             }
@@ -302,11 +302,11 @@ impl Submitter {
         self.commands.is_some() && self.door.is_free() && self.unacknowledged < UNACKNOWLEDGED_MAX
     }
 
-    fn command(&mut self, command: Option<Command>, calls: &mut Calls) {
+    fn command(&mut self, command: Option<Command>, requests: &mut Requests) {
         match command {
             Some(Command::Submit(submission)) => {
                 if let Some(submission) = self.door.pass(submission) {
-                    self.submit(submission, calls);
+                    self.submit(submission, requests);
                 }
             }
             Some(Command::Seal { reply }) => match self.seal {
@@ -322,22 +322,27 @@ impl Submitter {
         }
     }
 
-    fn submit(&mut self, Submission { payload, reply }: Submission, calls: &mut Calls) {
+    fn submit(&mut self, Submission { payload, reply }: Submission, requests: &mut Requests) {
         if !matches!(self.seal, Seal::Open) {
             let _ = reply.send(Err(ClientError::closed(&self.id, &self.record)));
             return;
         }
         let n = self.next;
         self.next += 1;
-        calls.submit(&self.id.task(n), payload.clone());
+        requests.submit(&self.id.task(n), payload.clone());
         self.tasks.insert(n, Submitted::Submitting { payload, reply: Some(reply), seen: Seen::Nothing });
         self.unacknowledged += 1;
     }
 
     /// The tree was looked at: the task that waited is submitted, or refused.
-    fn admit(&mut self, task: Submission, admitted: Result<(), ClientError>, calls: &mut Calls) -> Result<(), End> {
+    fn admit(
+        &mut self,
+        task: Submission,
+        admitted: Result<(), ClientError>,
+        requests: &mut Requests,
+    ) -> Result<(), End> {
         match admitted {
-            Ok(()) => self.submit(task, calls),
+            Ok(()) => self.submit(task, requests),
             Err(ClientError::Failed(failure)) => {
                 self.door.keep(task);
                 return Err(failure.into());
@@ -347,13 +352,13 @@ impl Submitter {
         Ok(())
     }
 
-    fn submitted(&mut self, n: u32, submitted: Result<(), CommitError>, calls: &mut Calls) -> Result<(), End> {
+    fn submitted(&mut self, n: u32, submitted: Result<(), CommitError>, requests: &mut Requests) -> Result<(), End> {
         match submitted {
-            Ok(()) => self.acknowledged_as_seen(n, calls),
+            Ok(()) => self.acknowledged_as_seen(n, requests),
             // There already: our own create. Nobody else submits to this job.
             Err(CommitError::Refused { refusal: Refusal::NodeExists, .. }) => {
-                self.acknowledged_as_seen(n, calls);
-                self.fetch(n, calls);
+                self.acknowledged_as_seen(n, requests);
+                self.fetch(n, requests);
             }
             Err(CommitError::Guard(_)) => return Err(End::Rejoin),
             Err(CommitError::SessionOver(_)) => return Err(End::SessionOver),
@@ -367,10 +372,10 @@ impl Submitter {
         Ok(())
     }
 
-    fn acknowledged_as_seen(&mut self, n: u32, calls: &mut Calls) {
+    fn acknowledged_as_seen(&mut self, n: u32, requests: &mut Requests) {
         match self.acknowledge(n) {
             Some(Seen::Set(node)) => self.changed(n, node),
-            Some(Seen::Absent) => self.fetch(n, calls),
+            Some(Seen::Absent) => self.fetch(n, requests),
             Some(Seen::Nothing) | None => {}
         }
     }
@@ -389,7 +394,7 @@ impl Submitter {
         Some(seen)
     }
 
-    fn change(&mut self, change: Change, calls: &mut Calls) -> Result<(), End> {
+    fn change(&mut self, change: Change, requests: &mut Requests) -> Result<(), End> {
         match change {
             Change::Snapshot { nodes, .. } => {
                 let named = nodes.into_iter().filter_map(|(name, node)| Some((task_number(&name).ok()?, node?)));
@@ -397,7 +402,7 @@ impl Submitter {
                 for n in self.tasks.keys().copied().collect::<Vec<_>>() {
                     match present.remove(&n) {
                         // Absent, or submitted since the snapshot was read: the payload's version tells.
-                        None => self.fetch(n, calls),
+                        None => self.fetch(n, requests),
                         Some(node) => self.changed(n, node),
                     }
                 }
@@ -410,7 +415,7 @@ impl Submitter {
             }
             Change::Deleted(name) => {
                 if let Ok(n) = task_number(&name) {
-                    self.fetch(n, calls);
+                    self.fetch(n, requests);
                 }
             }
             Change::RootGone => return Err(End::Failed(ClientError::NotFound(self.id.clone()))),
@@ -436,17 +441,17 @@ impl Submitter {
     }
 
     /// The task's znode is not there: its outcome is read, once the task is known to have been there.
-    fn fetch(&mut self, n: u32, calls: &mut Calls) {
+    fn fetch(&mut self, n: u32, requests: &mut Requests) {
         match self.tasks.get_mut(&n) {
             Some(task @ Submitted::Outstanding) => {
                 *task = Submitted::Fetching { gone_since: false };
-                calls.fetch(self.id.task(n));
+                requests.fetch(self.id.task(n));
             }
             Some(Submitted::Fetching { gone_since }) => *gone_since = true,
             // Dead, and ended all the same: cancelled.
             Some(task @ Submitted::Dead) => {
                 *task = Submitted::Fetching { gone_since: true };
-                calls.fetch(self.id.task(n));
+                requests.fetch(self.id.task(n));
             }
             Some(Submitted::Submitting { seen, .. }) => *seen = Seen::Absent,
             Some(Submitted::Delivered(_) | Submitted::Collecting(_)) | None => {}
@@ -454,14 +459,14 @@ impl Submitter {
     }
 
     /// It ended so, or has not ended after all.
-    fn fetched(&mut self, n: u32, ending: Option<Ending>, calls: &mut Calls) {
+    fn fetched(&mut self, n: u32, ending: Option<Ending>, requests: &mut Requests) {
         let Some(Submitted::Fetching { gone_since }) = self.tasks.get(&n) else { return }; // dead, and delivered
         match (ending, *gone_since) {
             (Some(ending), _) => self.deliver(n, ending),
             (None, gone_since) => {
                 self.tasks.insert(n, Submitted::Outstanding);
                 if gone_since {
-                    self.fetch(n, calls);
+                    self.fetch(n, requests);
                 }
             }
         }
@@ -472,13 +477,13 @@ impl Submitter {
         let _ = self.finished.send((self.id.task(n), finished));
     }
 
-    fn collect(&mut self, n: u32, calls: &mut Calls) {
+    fn collect(&mut self, n: u32, requests: &mut Requests) {
         match self.tasks.get_mut(&n) {
             Some(Submitted::Delivered(None)) => drop(self.tasks.remove(&n)),
             Some(Submitted::Delivered(Some(version))) => {
                 let version = *version;
                 self.tasks.insert(n, Submitted::Collecting(version));
-                calls.collect(&self.id.task(n), version);
+                requests.collect(&self.id.task(n), version);
             }
             _ => {} // dead, and kept
         }

@@ -12,12 +12,12 @@
 //! - Its write is not answered: the plan is thrown away, the tree read anew, and planned again.
 //! - Its own znode is deleted by hand: its next write is refused; it steps down and joins again.
 
-mod calm;
-mod chores;
 mod doubts;
-mod facts;
+mod mass_loss;
+mod observe;
 mod standby;
 mod sweep;
+mod upkeep;
 mod window;
 mod write;
 
@@ -31,11 +31,11 @@ use tracing::{info, warn};
 use tree::{MASTER, MasterRecord, TASKS, WORKERS, WorkerId, WorkerRecord};
 use znode::paths;
 
-use self::calm::Calm;
-use self::chores::{Beside, Round};
 use self::doubts::Doubts;
+use self::mass_loss::MassLoss;
 use self::standby::Lists;
 use self::sweep::Sweeper;
+use self::upkeep::{Beside, Round};
 use self::window::Window;
 use crate::decide::assign::{plan, rebalance, tidy};
 use crate::decide::ledger::Ledger;
@@ -83,9 +83,9 @@ impl Role for Master {
             windows: HashMap::new(),
             busy: BTreeSet::new(),
             round_trip: Duration::from_millis(5),
-            calm: Calm::new(session.timeout()),
+            mass_loss: MassLoss::new(session.timeout()),
             began: Instant::now(),
-            chores: Beside::default(),
+            upkeep: Beside::default(),
             sweeper: Sweeper::default(),
             doubts: Doubts::default(),
             complaints: HashMap::new(),
@@ -112,10 +112,10 @@ struct Standing {
     busy: BTreeSet<WorkerId>,
     /// How long one multi takes from sending to answer, averaged.
     round_trip: Duration,
-    calm: Calm,
+    mass_loss: MassLoss,
     began: Instant,
     /// What it does for jobs beside assigning.
-    chores: Beside<Round>,
+    upkeep: Beside<Round>,
     /// Jobs that are being removed.
     sweeper: Sweeper,
     /// Attempts of which it is asked whether they failed.
@@ -199,8 +199,8 @@ impl Standing {
                         }
                         Some(Election::Removed) | None => removed = true,
                     },
-                    round = self.chores.done() => {
-                        let done = self.chores_done(round);
+                    round = self.upkeep.done() => {
+                        let done = self.upkeep_done(round);
                         (removed, more) = self.beside(done)?;
                     }
                     swept = self.sweeper.done() => {
@@ -235,7 +235,7 @@ impl Standing {
         self.doubts.look(&self.session);
         let acted = self.act(guard, spare_time).await;
         if acted.is_ok() && (spare_time || more) {
-            self.begin_chores(guard);
+            self.begin_upkeep(guard);
             self.begin_sweep(guard);
         }
         self.is_removed(acted)

@@ -59,7 +59,7 @@ impl Standing {
     pub(super) fn stand_by(&mut self) {
         self.stands_by = true;
         self.refresh = super::Refresh::Done;
-        self.chores = super::Beside::default(); // whatever is under way is refused by its guard
+        self.upkeep = super::Beside::default(); // whatever is under way is refused by its guard
         self.sweeper = super::Sweeper::default();
         self.read_all_lists();
     }

@@ -11,7 +11,7 @@ use tracing::info;
 use tree::{JobId, JobRecord, has_tasks, is_client, is_ephemeral, later_job, task_number};
 use znode::paths;
 
-use super::chores::{Beside, Hand, may_go_on, refused};
+use super::upkeep::{Beside, Hand, may_go_on, refused};
 use super::{Setback, Standing};
 
 /// A job that was looked at is not looked at again before.

@@ -13,7 +13,7 @@ use tracing::warn;
 use tree::{Assignment, DATA_BYTES_MAX, Outcome, OutcomeStatus};
 
 use super::CANCEL_GRACE;
-use super::load::Loaded;
+use super::fetch::Fetched;
 use crate::handlers::{Running, Signals, TaskError};
 use crate::spawn::blocking_even_here;
 use crate::spill;
@@ -21,7 +21,7 @@ use crate::spill;
 /// An attempt that is over.
 pub(super) struct Ended {
     pub(super) assignment: Assignment,
-    pub(super) loaded: Arc<Loaded>,
+    pub(super) fetched: Arc<Fetched>,
     pub(super) end: End,
 }
 
@@ -39,7 +39,7 @@ pub(super) enum End {
 pub(super) struct Attempt {
     pub(super) worker: String,
     pub(super) assignment: Assignment,
-    pub(super) loaded: Arc<Loaded>,
+    pub(super) fetched: Arc<Fetched>,
     /// `None` where this worker does not run tasks of that kind.
     pub(super) running: Option<Running>,
     pub(super) signals: Arc<Signals>,
@@ -49,29 +49,29 @@ impl Attempt {
     /// Runs a task, and makes of what it returns what is to be stored.
     pub(super) async fn run(mut self) -> Ended {
         let result = self.result().await;
-        let (assignment, loaded) = (self.assignment.clone(), self.loaded.clone());
+        let (assignment, fetched) = (self.assignment.clone(), self.fetched.clone());
         let (status, result, error) = match result {
             Ok(result) => (OutcomeStatus::Done, result, None),
-            Err(TaskError::WorkerLacks(what)) => return Ended { assignment, loaded, end: End::WorkerLacks(what) },
-            Err(TaskError::Failed { error, .. }) if loaded.job.policy.retries() => {
-                return Ended { assignment, loaded, end: End::Failed(error) };
+            Err(TaskError::WorkerLacks(what)) => return Ended { assignment, fetched, end: End::WorkerLacks(what) },
+            Err(TaskError::Failed { error, .. }) if fetched.job.policy.retries() => {
+                return Ended { assignment, fetched, end: End::Failed(error) };
             }
             Err(TaskError::Failed { error, result }) => (OutcomeStatus::Failed, result, Some(error)),
         };
-        let attempts = loaded.state.attempt + 1;
+        let attempts = fetched.state.attempt + 1;
         let outcome = Outcome { status, worker: Some(self.worker), attempts, result, spilled: None, error };
-        let end = stored(kept_if_large(&assignment, &loaded, outcome).await);
-        Ended { assignment, loaded, end }
+        let end = stored(kept_if_large(&assignment, &fetched, outcome).await);
+        Ended { assignment, fetched, end }
     }
 
     /// What the handler returns; it is cancelled when the time is over that the job allows for an attempt.
     async fn result(&mut self) -> Result<Value, TaskError> {
         let Some(running) = self.running.take() else {
-            let kind = &self.loaded.job.kind;
+            let kind = &self.fetched.job.kind;
             return Err(TaskError::new(format!("this worker does not run tasks of kind '{kind}'")));
         };
         let mut caught = pin!(AssertUnwindSafe(running).catch_unwind());
-        let ended = match self.loaded.job.policy.timeout_ms.map(Duration::from_millis) {
+        let ended = match self.fetched.job.policy.timeout_ms.map(Duration::from_millis) {
             None => caught.await,
             Some(limit) => match timeout(limit, &mut caught).await {
                 Ok(ended) => ended,
@@ -100,11 +100,11 @@ pub(super) fn broken(error: JoinError) -> String {
 }
 
 /// How an attempt ends that its handler did not end.
-pub(super) fn failed(worker: &str, loaded: &Loaded, error: String) -> End {
-    if loaded.job.policy.retries() {
+pub(super) fn failed(worker: &str, fetched: &Fetched, error: String) -> End {
+    if fetched.job.policy.retries() {
         return End::Failed(error);
     }
-    let (status, attempts, worker) = (OutcomeStatus::Failed, loaded.state.attempt + 1, Some(worker.to_owned()));
+    let (status, attempts, worker) = (OutcomeStatus::Failed, fetched.state.attempt + 1, Some(worker.to_owned()));
     stored(Outcome { status, worker, attempts, result: Value::Null, spilled: None, error: Some(error) })
 }
 
@@ -115,8 +115,8 @@ fn stored(outcome: Outcome) -> End {
 }
 
 /// An outcome whose result is kept in the job's directory, where it is too large for the tree and the job has one.
-async fn kept_if_large(assignment: &Assignment, loaded: &Loaded, mut outcome: Outcome) -> Outcome {
-    let (task, Some(directory)) = (assignment.task.clone(), loaded.job.spill.clone()) else { return outcome };
+async fn kept_if_large(assignment: &Assignment, fetched: &Fetched, mut outcome: Outcome) -> Outcome {
+    let (task, Some(directory)) = (assignment.task.clone(), fetched.job.spill.clone()) else { return outcome };
     let result = serde_json::to_vec(&outcome.result).unwrap_or_default();
     if result.len() > DATA_BYTES_MAX / 2 {
         let attempt = format!("{:010}.{}-{}", task.n, outcome.attempts, outcome.worker.as_deref().unwrap_or_default());

@@ -11,15 +11,15 @@ use tracing::{debug, info, warn};
 use tree::{Assignment, OutcomeStatus, TaskState};
 
 use super::attempt::{self, End, Ended};
+use super::fetch::Fetched;
 use super::list::{Entry, Stage};
-use super::load::Loaded;
 use super::{Shift, lost_registration};
 use crate::unsuccessful;
 
 impl Shift {
     /// A run has ended that says how. One that was withdrawn says nothing any more, though its task be given back to this worker
     /// and run again.
-    pub(super) fn ended(&mut self, run: task::Id, Ended { assignment, loaded, end }: Ended) {
+    pub(super) fn ended(&mut self, run: task::Id, Ended { assignment, fetched, end }: Ended) {
         let running = self.entries.get(&assignment).map(|entry| &entry.stage);
         let Some(Stage::Running(slot)) = running else { return };
         if slot.abort.id() != run {
@@ -32,8 +32,8 @@ impl Shift {
         }
         let (status, outcome) = match end {
             End::Outcome(status, outcome) => (status, outcome),
-            End::Failed(error) => return self.failed(assignment, &loaded, &error),
-            End::WorkerLacks(what) => return self.cannot_begin(assignment, &loaded, &what),
+            End::Failed(error) => return self.failed(assignment, &fetched, &error),
+            End::WorkerLacks(what) => return self.cannot_begin(assignment, &fetched, &what),
         };
         debug!(task = %assignment.task, ?status, "ran");
         let ops = vec![
@@ -41,10 +41,10 @@ impl Shift {
             Op::Set { path: assignment.task.data_path(), data: outcome, version: Some(0) },
         ];
         if status == OutcomeStatus::Done {
-            return self.commit(assignment, ops, Some(loaded));
+            return self.commit(assignment, ops, Some(fetched));
         }
-        let (committer, reader) = (self.committer.clone(), self.loader.reader.clone());
-        self.stage(&assignment, Stage::Committing(Some(loaded)));
+        let (committer, reader) = (self.committer.clone(), self.fetcher.reader.clone());
+        self.stage(&assignment, Stage::Committing(Some(fetched)));
         let commit = async move {
             let committed = unsuccessful::commit(&committer, &reader, &assignment.task.job, ops).await;
             (assignment, committed)
@@ -57,19 +57,19 @@ impl Shift {
     pub(super) fn broke(&mut self, error: task::JoinError) {
         let run = error.id();
         let of_run = |(assignment, entry): (&Assignment, &Entry)| match &entry.stage {
-            Stage::Running(slot) if slot.abort.id() == run => Some((assignment.clone(), slot.loaded.clone())),
+            Stage::Running(slot) if slot.abort.id() == run => Some((assignment.clone(), slot.fetched.clone())),
             _ => None,
         };
-        let Some((assignment, loaded)) = self.entries.iter().find_map(of_run) else { return };
-        let end = attempt::failed(&self.id, &loaded, attempt::broken(error));
-        self.ended(run, Ended { assignment, loaded, end });
+        let Some((assignment, fetched)) = self.entries.iter().find_map(of_run) else { return };
+        let end = attempt::failed(&self.id, &fetched, attempt::broken(error));
+        self.ended(run, Ended { assignment, fetched, end });
     }
 
     /// An attempt failed: the task waits again, or is dead where it was the last one.
-    fn failed(&mut self, assignment: Assignment, loaded: &Loaded, error: &str) {
-        let (policy, failures) = (&loaded.job.policy, loaded.state.failures + 1);
-        info!(task = %assignment.task, attempt = loaded.state.attempt + 1, error, "the attempt failed");
-        let mut state = TaskState { failures, ..loaded.state.attempted(&self.id, error) };
+    fn failed(&mut self, assignment: Assignment, fetched: &Fetched, error: &str) {
+        let (policy, failures) = (&fetched.job.policy, fetched.state.failures + 1);
+        info!(task = %assignment.task, attempt = fetched.state.attempt + 1, error, "the attempt failed");
+        let mut state = TaskState { failures, ..fetched.state.attempted(&self.id, error) };
         if failures < policy.max_attempts {
             let backoff = policy.backoff(failures, rand::rng().random());
             state.not_before_ms = (!backoff.is_zero()).then(|| self.session.now_ms() + backoff.as_millis() as i64);
@@ -80,7 +80,7 @@ impl Shift {
     }
 
     /// A task was not begun for want of something that is the worker's affair: it is handed back with all that waits here.
-    pub(super) fn cannot_begin(&mut self, assignment: Assignment, loaded: &Loaded, what: &str) {
+    pub(super) fn cannot_begin(&mut self, assignment: Assignment, fetched: &Fetched, what: &str) {
         if self.shortage.lacks(Instant::now()) {
             warn!(
                 task = %assignment.task, lacks = what, slots = self.worker.slots,
@@ -90,9 +90,9 @@ impl Shift {
         } else {
             debug!(task = %assignment.task, lacks = what, "cannot begin it");
         }
-        self.hand_back(assignment, loaded, None);
-        for (assignment, loaded) in std::mem::take(&mut self.queue) {
-            self.hand_back(assignment, &loaded, None);
+        self.hand_back(assignment, fetched, None);
+        for (assignment, fetched) in std::mem::take(&mut self.queue) {
+            self.hand_back(assignment, &fetched, None);
         }
     }
 
@@ -110,11 +110,11 @@ impl Shift {
     }
 
     /// Hands a task back because this worker stops, or cannot begin it; `error` says why, where it had begun.
-    pub(super) fn hand_back(&mut self, assignment: Assignment, loaded: &Loaded, error: Option<String>) {
+    pub(super) fn hand_back(&mut self, assignment: Assignment, fetched: &Fetched, error: Option<String>) {
         let begun = error.is_some();
         let state = match error {
-            Some(error) => loaded.state.attempted(&self.id, &error),
-            None => loaded.state.clone(),
+            Some(error) => fetched.state.attempted(&self.id, &error),
+            None => fetched.state.clone(),
         };
         // Also where the pause has passed by now: without it this would say that the worker stops.
         let pause = self.shortage.pause(Instant::now()).unwrap_or_default();
@@ -127,7 +127,7 @@ impl Shift {
     }
 
     /// `outcome_of`: what was run, where its outcome is in `ops`.
-    fn commit(&mut self, assignment: Assignment, ops: Vec<Op>, outcome_of: Option<Arc<Loaded>>) {
+    fn commit(&mut self, assignment: Assignment, ops: Vec<Op>, outcome_of: Option<Arc<Fetched>>) {
         self.stage(&assignment, Stage::Committing(outcome_of));
         let commit = self.committer.commit(ops);
         self.committing.push(async move { (assignment, commit.await) }.boxed());
@@ -156,9 +156,9 @@ impl Shift {
             // Access denied, a quota, too large: whoever waits for the outcome is to learn why there is none.
             Err(CommitError::Refused { at, refusal, .. }) => {
                 let path = [task.path(), task.data_path(), task.job.path()].into_iter().nth(at).unwrap_or_default();
-                if let Some(Entry { stage: Stage::Committing(Some(loaded)), .. }) = self.entries.get(&assignment) {
-                    let (loaded, error) = (loaded.clone(), format!("its outcome was refused at {path}: {refusal}"));
-                    self.failed(assignment, &loaded, &error);
+                if let Some(Entry { stage: Stage::Committing(Some(fetched)), .. }) = self.entries.get(&assignment) {
+                    let (fetched, error) = (fetched.clone(), format!("its outcome was refused at {path}: {refusal}"));
+                    self.failed(assignment, &fetched, &error);
                     return Ok(());
                 }
                 if self.refused.insert(task.job.clone()) {

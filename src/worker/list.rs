@@ -8,8 +8,8 @@ use coordination::Node;
 use tracing::{info, warn};
 use tree::{Assignment, WorkerRecord};
 
-use super::live::InSlot;
-use super::load::Loaded;
+use super::fetch::Fetched;
+use super::progress::InSlot;
 use super::{CANCEL_GRACE, Shift};
 
 /// An entry of the list.
@@ -22,13 +22,13 @@ pub(super) struct Entry {
 }
 
 pub(super) enum Stage {
-    /// To be loaded, once the session can be trusted.
+    /// To be fetched, once the session can be trusted.
     Stopped,
     Loading,
     Queued,
     Running(InSlot),
     /// With what was run, where its outcome is committed: if that is refused, the attempt has failed for it.
-    Committing(Option<Arc<Loaded>>),
+    Committing(Option<Arc<Fetched>>),
     Over,
 }
 
@@ -71,14 +71,14 @@ impl Shift {
         }
         for assignment in &self.list {
             if !self.entries.contains_key(assignment) {
-                self.loader.jobs.listed(&assignment.task.job);
+                self.fetcher.jobs.listed(&assignment.task.job);
                 self.entries.insert(assignment.clone(), Entry { zxid, runs: 0, stage: Stage::Loading });
-                let load = self.loader.load(assignment.clone());
+                let load = self.fetcher.fetch(assignment.clone());
                 self.loading.push_back(load);
             }
         }
         // After what is new: a job whose next task comes with the end of its last is not read again.
-        withdrawn.iter().for_each(|assignment| self.loader.jobs.unlisted(&assignment.task.job));
+        withdrawn.iter().for_each(|assignment| self.fetcher.jobs.unlisted(&assignment.task.job));
     }
 
     /// Begins again what was stopped.
@@ -86,7 +86,7 @@ impl Shift {
         for assignment in &self.list {
             if let Some(Entry { stage: stage @ Stage::Stopped, .. }) = self.entries.get_mut(assignment) {
                 *stage = Stage::Loading;
-                let load = self.loader.load(assignment.clone());
+                let load = self.fetcher.fetch(assignment.clone());
                 self.loading.push_back(load);
             }
         }

@@ -4,9 +4,9 @@
 //! |---|---|
 //! | here | a worker on one session, and the loop around all that may happen to it |
 //! | `list` | the list that the leader writes, and how far each of its entries is |
-//! | `load`, `at_hand` | reading what a task needs, and keeping what the next one needs too |
+//! | `fetch`, `at_hand` | reading what a task needs, and keeping what the next one needs too |
 //! | `threads`, `attempt` | where handlers run, and one attempt there |
-//! | `live` | what is seen of a task while it runs |
+//! | `progress` | what is seen of a task while it runs |
 //! | `ending` | how an attempt is ended in the tree |
 //! | `shortage` | what it does while it lacks what it takes to begin tasks |
 //!
@@ -26,9 +26,9 @@
 mod at_hand;
 mod attempt;
 mod ending;
+mod fetch;
 mod list;
-mod live;
-mod load;
+mod progress;
 mod shortage;
 mod threads;
 
@@ -47,9 +47,9 @@ use tree::{Assignment, JobId, WORKERS, WorkerRecord};
 use znode::paths;
 
 use self::attempt::{Attempt, Ended};
+use self::fetch::{FetchError, Fetched, Fetcher};
 use self::list::{Entry, Stage};
-use self::live::{InSlot, SHOW_EVERY};
-use self::load::{Loaded, Loader, Trouble};
+use self::progress::{InSlot, SHOW_EVERY};
 use self::shortage::Shortage;
 use self::threads::{ATTEND_EVERY, Threads};
 use crate::handlers::{Cancelled, Handlers, Signals, Sink, Task, Token};
@@ -92,7 +92,7 @@ impl Role for Worker {
             worker: self.clone(),
             session: session.clone(),
             committer: Committer::start(session.clone(), Some(registration.guard())),
-            loader: Loader::new(Reader::start(session.clone())),
+            fetcher: Fetcher::new(Reader::start(session.clone())),
             list: Vec::new(),
             version: None,
             entries: HashMap::new(),
@@ -123,15 +123,15 @@ struct Shift {
     worker: Worker,
     session: Session,
     committer: Committer,
-    loader: Loader,
+    fetcher: Fetcher,
     /// The list as last read.
     list: Vec<Assignment>,
     /// The version at which it was read; none where it is known to have been written since.
     version: Option<i32>,
     /// What became of each entry of the list; kept until the leader drops the entry.
     entries: HashMap<Assignment, Entry>,
-    queue: VecDeque<(Assignment, Arc<Loaded>)>,
-    loading: FuturesOrdered<Call<Result<Arc<Loaded>, Trouble>>>,
+    queue: VecDeque<(Assignment, Arc<Fetched>)>,
+    loading: FuturesOrdered<Call<Result<Arc<Fetched>, FetchError>>>,
     /// What runs, and what was withdrawn and has not ended yet.
     running: JoinSet<Ended>,
     /// How many slots are taken by entries of the list.
@@ -191,8 +191,8 @@ impl Shift {
                 // Much comes at once: what has come is taken before anything is waited for again.
                 Some(first) = self.loading.next() => {
                     let mut next = Some(first);
-                    while let Some((assignment, loaded)) = next {
-                        self.loaded(assignment, loaded)?;
+                    while let Some((assignment, fetched)) = next {
+                        self.fetched(assignment, fetched)?;
                         next = self.loading.next().now_or_never().flatten();
                     }
                 }
@@ -236,8 +236,8 @@ impl Shift {
                 () = shutdown.requested(), if self.stopping.is_none() => {
                     info!(running = self.running.len(), grace = ?self.worker.grace, "finishing what runs, taking nothing new");
                     self.stopping = Some(Instant::now() + self.worker.grace);
-                    for (assignment, loaded) in std::mem::take(&mut self.queue) {
-                        self.hand_back(assignment, &loaded, None);
+                    for (assignment, fetched) in std::mem::take(&mut self.queue) {
+                        self.hand_back(assignment, &fetched, None);
                     }
                 }
                 () = until(self.stopping), if !self.running.is_empty() => self.end_running(),
@@ -252,27 +252,27 @@ impl Shift {
         !at_work && self.queue.is_empty() && !self.entries.values().any(stopped)
     }
 
-    fn loaded(&mut self, assignment: Assignment, loaded: Result<Arc<Loaded>, Trouble>) -> Result<(), Failure> {
+    fn fetched(&mut self, assignment: Assignment, fetched: Result<Arc<Fetched>, FetchError>) -> Result<(), Failure> {
         if !matches!(self.entries.get(&assignment), Some(Entry { stage: Stage::Loading, .. })) {
             return Ok(()); // withdrawn meanwhile
         }
-        if let Ok(loaded) = &loaded {
-            self.loader.jobs.weighs(&assignment.task.job, loaded.job_bytes);
+        if let Ok(fetched) = &fetched {
+            self.fetcher.jobs.weighs(&assignment.task.job, fetched.job_bytes);
         }
-        match loaded {
-            Ok(loaded) if self.stopping.is_some() || self.shortage.pause(Instant::now()).is_some() => {
-                self.hand_back(assignment, &loaded, None);
+        match fetched {
+            Ok(fetched) if self.stopping.is_some() || self.shortage.pause(Instant::now()).is_some() => {
+                self.hand_back(assignment, &fetched, None);
             }
-            Ok(loaded) => {
+            Ok(fetched) => {
                 self.stage(&assignment, Stage::Queued);
-                self.queue.push_back((assignment, loaded));
+                self.queue.push_back((assignment, fetched));
             }
-            Err(Trouble::Over) => {
-                self.loader.jobs.forget(&assignment.task.job);
+            Err(FetchError::Over) => {
+                self.fetcher.jobs.forget(&assignment.task.job);
                 self.stage(&assignment, Stage::Over);
             }
-            Err(Trouble::Malformed(error)) => self.mark_dead(assignment, &error),
-            Err(Trouble::Failed(failure)) => return Err(failure),
+            Err(FetchError::Malformed(error)) => self.mark_dead(assignment, &error),
+            Err(FetchError::Failed(failure)) => return Err(failure),
         }
         Ok(())
     }
@@ -284,40 +284,40 @@ impl Shift {
             if full && blocked == 0 {
                 return;
             }
-            let Some((assignment, loaded)) = self.queue.pop_front() else { return };
+            let Some((assignment, fetched)) = self.queue.pop_front() else { return };
             if full {
                 let lacking = format!("slots: {blocked} of its handlers block, were told to stop and have not");
-                return self.cannot_begin(assignment, &loaded, &lacking);
+                return self.cannot_begin(assignment, &fetched, &lacking);
             }
             // To hand a task to another thread and back costs more than the lightest ones.
             let light =
-                loaded.payload.as_ref().is_ok_and(|payload| self.worker.handlers.is_light(&loaded.job.kind, payload));
+                fetched.payload.as_ref().is_ok_and(|payload| self.worker.handlers.is_light(&fetched.job.kind, payload));
             let threads = if light { None } else { Some(self.threads.handle().cloned()) };
             let threads = match threads.transpose() {
                 Ok(threads) => threads,
-                Err(lacking) => return self.cannot_begin(assignment, &loaded, &lacking),
+                Err(lacking) => return self.cannot_begin(assignment, &fetched, &lacking),
             };
             let Some(entry) = self.entries.get_mut(&assignment) else { continue };
             entry.runs += 1;
-            let (signals, attempt) = (Arc::new(Signals::default()), loaded.state.attempt + 1);
+            let (signals, attempt) = (Arc::new(Signals::default()), fetched.state.attempt + 1);
             let task = Task {
                 id: assignment.task.clone(),
                 attempt,
                 token: Token { zxid: entry.zxid, run: entry.runs },
-                args: loaded.job.args.clone(),
-                payload: loaded.payload.clone().unwrap_or_default(),
+                args: fetched.job.args.clone(),
+                payload: fetched.payload.clone().unwrap_or_default(),
                 cancelled: Cancelled(signals.clone()),
                 sink: Sink(signals.clone()),
             };
-            debug!(task = %task.id, attempt = task.attempt, kind = loaded.job.kind, "running");
-            let running = match &loaded.payload {
-                Ok(_) => self.worker.handlers.run(&loaded.job.kind, task),
+            debug!(task = %task.id, attempt = task.attempt, kind = fetched.job.kind, "running");
+            let running = match &fetched.payload {
+                Ok(_) => self.worker.handlers.run(&fetched.job.kind, task),
                 Err(error) => Some(ready(Err(error.clone())).boxed()),
             };
             let attempt = Attempt {
                 worker: self.id.clone(),
                 assignment,
-                loaded: loaded.clone(),
+                fetched: fetched.clone(),
                 running,
                 signals: signals.clone(),
             };
@@ -325,7 +325,7 @@ impl Shift {
                 Some(threads) => self.running.spawn_on(attempt.run(), &threads),
                 None => self.running.spawn(attempt.run()),
             };
-            let slot = InSlot { loaded, signals, abort, since: Instant::now(), shown: false };
+            let slot = InSlot { fetched, signals, abort, since: Instant::now(), shown: false };
             entry.stage = Stage::Running(slot);
             self.busy += 1;
         }
@@ -344,16 +344,16 @@ impl Shift {
         let now = Instant::now();
         let overdue = self.entries.iter().filter_map(|(assignment, entry)| {
             let Stage::Running(slot) = &entry.stage else { return None };
-            let limit = slot.loaded.job.policy.timeout_ms.map(Duration::from_millis)?;
+            let limit = slot.fetched.job.policy.timeout_ms.map(Duration::from_millis)?;
             let over = now.saturating_duration_since(slot.since) > limit.saturating_add(CANCEL_GRACE);
-            over.then(|| (assignment.clone(), slot.loaded.clone(), slot.abort.clone(), limit))
+            over.then(|| (assignment.clone(), slot.fetched.clone(), slot.abort.clone(), limit))
         });
-        for (assignment, loaded, abort, limit) in overdue.collect::<Vec<_>>() {
+        for (assignment, fetched, abort, limit) in overdue.collect::<Vec<_>>() {
             abort.abort();
             let run = abort.id();
             self.told_to_stop.push((now, abort));
-            let end = attempt::failed(&self.id, &loaded, attempt::timed_out(limit));
-            self.ended(run, Ended { assignment, loaded, end });
+            let end = attempt::failed(&self.id, &fetched, attempt::timed_out(limit));
+            self.ended(run, Ended { assignment, fetched, end });
         }
     }
 
@@ -380,15 +380,15 @@ impl Shift {
         let running = |(assignment, entry): (&Assignment, &Entry)| match &entry.stage {
             Stage::Running(slot) => {
                 self.hide(&assignment.task, slot);
-                Some((assignment.clone(), slot.loaded.clone()))
+                Some((assignment.clone(), slot.fetched.clone()))
             }
             Stage::Stopped | Stage::Loading | Stage::Queued | Stage::Committing(_) | Stage::Over => None,
         };
         let stopped: Vec<_> = self.entries.iter().filter_map(running).collect();
-        for (assignment, loaded) in stopped {
+        for (assignment, fetched) in stopped {
             let error =
                 format!("its worker stopped, after a grace of {}", humantime::format_duration(self.worker.grace));
-            self.hand_back(assignment, &loaded, Some(error));
+            self.hand_back(assignment, &fetched, Some(error));
         }
     }
 }

@@ -10,8 +10,8 @@ use super::ending::{Ending, stored};
 /// A call under way for a task, and its answer.
 type Call<Answer> = BoxFuture<'static, (u32, Answer)>;
 
-/// Calls under way on one session.
-pub(super) struct Calls {
+/// Requests under way on one session.
+pub(super) struct Requests {
     submit: Committer,
     clean: Committer,
     reader: Reader,
@@ -20,10 +20,10 @@ pub(super) struct Calls {
     pub(super) collecting: FuturesUnordered<Call<Result<(), CommitError>>>,
 }
 
-impl Calls {
+impl Requests {
     /// `guard` heads every submission.
     pub(super) fn on(session: &Session, guard: Op) -> Self {
-        Calls {
+        Requests {
             submit: Committer::start(session.clone(), Some(guard)),
             clean: Committer::start(session.clone(), None),
             reader: Reader::start(session.clone()),

@@ -157,7 +157,7 @@ impl Standing {
             if self.ledger.stops(worker) {
                 self.ledger.worker_gone(worker, None); // it was to go
             } else {
-                self.calm.lost(worker, had_work, Instant::now());
+                self.mass_loss.lost(worker, had_work, Instant::now());
                 if had_work { self.ledger.worker_lost(worker) } else { self.ledger.worker_gone(worker, None) }
             }
             self.windows.remove(worker);
@@ -168,12 +168,12 @@ impl Standing {
 
     /// Books what the loss of workers means for their tasks, once that is known.
     pub(super) fn settle_losses(&mut self) {
-        if !self.calm.is_unsettled() {
+        if !self.mass_loss.is_unsettled() {
             return;
         }
         let left = self.ledger.workers().count();
         let with_work = self.ledger.workers().filter(|id| self.ledger.has_work(id)).count();
-        let Some(loss) = self.calm.settle(left, with_work, Instant::now()) else { return };
+        let Some(loss) = self.mass_loss.settle(left, with_work, Instant::now()) else { return };
         let calm_until_ms = loss.storm.then(|| self.session.now_ms() + self.session.timeout().as_millis() as i64);
         if loss.storm {
             warn!("more than half of the workers are gone: giving them a session timeout to come back");

@@ -48,8 +48,8 @@ pub(super) struct Round {
 
 impl Standing {
     /// Begins a round of what there is to do for jobs, unless one is under way.
-    pub(super) fn begin_chores(&mut self, guard: &Op) {
-        if self.chores.is_under_way() {
+    pub(super) fn begin_upkeep(&mut self, guard: &Op) {
+        if self.upkeep.is_under_way() {
             return;
         }
         let (removals, duties): (Vec<Duty>, Vec<Duty>) =
@@ -60,12 +60,12 @@ impl Standing {
             }
         }
         if !duties.is_empty() {
-            self.chores.begin(self.hand(guard).see_to(duties));
+            self.upkeep.begin(self.hand(guard).see_to(duties));
         }
     }
 
     /// Takes over what a round came to; whether there may be more to do at once.
-    pub(super) fn chores_done(&mut self, round: Round) -> Result<bool, Setback> {
+    pub(super) fn upkeep_done(&mut self, round: Round) -> Result<bool, Setback> {
         for task in &round.gone {
             self.ledger.task_gone(task);
         }
@@ -218,7 +218,7 @@ pub(super) fn may_go_on(done: Result<(), MultiFailure>) -> Result<(), Setback> {
         Err((Some(0), Failure::Refused(_))) => Err(Setback::Deposed),
         Err((_, failure @ Failure::SessionOver(_))) => Err(Setback::SessionOver(failure)),
         Err((_, failure)) => {
-            debug!(%failure, "a chore was not done");
+            debug!(%failure, "something of the upkeep was not done");
             Ok(())
         }
     }

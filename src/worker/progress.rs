@@ -9,8 +9,8 @@ use tokio::time::sleep;
 use tree::TaskId;
 
 use super::Shift;
+use super::fetch::Fetched;
 use super::list::Stage;
-use super::load::Loaded;
 use crate::handlers::{Signals, Sink};
 
 /// How often what runs is shown, and how old it must be.
@@ -20,7 +20,7 @@ const SHOWN_MAX: usize = 100;
 
 /// A task that runs: how it is stopped, and what it shows.
 pub(super) struct InSlot {
-    pub(super) loaded: Arc<Loaded>,
+    pub(super) fetched: Arc<Fetched>,
     pub(super) signals: Arc<Signals>,
     pub(super) abort: AbortHandle,
     pub(super) since: Instant,
@@ -47,7 +47,7 @@ impl Shift {
             if slot.since.elapsed() < SHOW_EVERY {
                 return None;
             }
-            let live = Sink(slot.signals.clone()).take(&self.id, slot.loaded.state.attempt + 1)?;
+            let live = Sink(slot.signals.clone()).take(&self.id, slot.fetched.state.attempt + 1)?;
             Some((assignment.task.live_path(), live.to_json(), std::mem::replace(&mut slot.shown, true)))
         });
         for (path, data, there) in changed.take(SHOWN_MAX).collect::<Vec<_>>() {

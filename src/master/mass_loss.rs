@@ -1,4 +1,4 @@
-//! Calm when many workers go at once: then it is not their tasks, and they may come back.
+//! MassLoss when many workers go at once: then it is not their tasks, and they may come back.
 //!
 //! Workers that are lost by one cause are not lost in one moment, and the first of them looks like any other. So what a loss
 //! means is settled a little later, for all of them together, unless it is plain at once.
@@ -16,7 +16,7 @@ const SETTLING_SHARE: u32 = 20;
 
 /// Which workers were lost lately, and whether each had work.
 #[derive(Debug)]
-pub(super) struct Calm {
+pub(super) struct MassLoss {
     lately: Duration,
     lost: VecDeque<(Instant, bool)>,
     /// Those with work of which it is not settled what their loss means.
@@ -33,10 +33,10 @@ pub(super) struct Loss {
     pub(super) storm: bool,
 }
 
-impl Calm {
+impl MassLoss {
     /// `lately`: the session timeout.
     pub(super) fn new(lately: Duration) -> Self {
-        Calm { lately, lost: VecDeque::new(), unsettled: Vec::new(), settled_at: None }
+        MassLoss { lately, lost: VecDeque::new(), unsettled: Vec::new(), settled_at: None }
     }
 
     /// A worker was lost at `now`.
@@ -81,24 +81,24 @@ mod tests {
     }
 
     /// Loses workers, some with work, of whom so many with work are left; what is settled then, and after the time for it.
-    fn lose(calm: &mut Calm, had_work: &[bool], left: usize, now: Instant) -> [Option<(usize, bool)>; 2] {
-        had_work.iter().enumerate().for_each(|(n, had_work)| calm.lost(&worker(n), *had_work, now));
+    fn lose(mass_loss: &mut MassLoss, had_work: &[bool], left: usize, now: Instant) -> [Option<(usize, bool)>; 2] {
+        had_work.iter().enumerate().for_each(|(n, had_work)| mass_loss.lost(&worker(n), *had_work, now));
         [now, now + LATELY / SETTLING_SHARE]
-            .map(|now| calm.settle(left, left, now).map(|loss| (loss.workers.len(), loss.storm)))
+            .map(|now| mass_loss.settle(left, left, now).map(|loss| (loss.workers.len(), loss.storm)))
     }
 
     #[test]
     fn the_first_half_of_a_storm_is_judged_with_the_second() {
-        let (now, mut calm) = (Instant::now(), Calm::new(LATELY));
+        let (now, mut mass_loss) = (Instant::now(), MassLoss::new(LATELY));
         for n in 0..2 {
-            calm.lost(&worker(n), true, now + n as u32 * LATELY / 100);
-            assert_eq!(calm.settle(3 - n, 3 - n, now + n as u32 * LATELY / 100), None, "it may be one");
+            mass_loss.lost(&worker(n), true, now + n as u32 * LATELY / 100);
+            assert_eq!(mass_loss.settle(3 - n, 3 - n, now + n as u32 * LATELY / 100), None, "it may be one");
         }
-        calm.lost(&worker(2), true, now + LATELY / 50);
-        let loss = calm.settle(1, 1, now + LATELY / 50).expect("now it is");
+        mass_loss.lost(&worker(2), true, now + LATELY / 50);
+        let loss = mass_loss.settle(1, 1, now + LATELY / 50).expect("now it is");
         assert_eq!(loss, Loss { workers: (0..3).map(worker).collect(), storm: true });
         assert_eq!(
-            lose(&mut calm, &[true], 0, now + LATELY / 10),
+            lose(&mut mass_loss, &[true], 0, now + LATELY / 10),
             [Some((1, true)), None],
             "so is what is lost after that"
         );
@@ -107,25 +107,25 @@ mod tests {
     #[test]
     fn fewer_than_half_are_no_storm_which_is_known_soon() {
         let now = Instant::now();
-        assert_eq!(lose(&mut Calm::new(LATELY), &[true; 2], 2, now), [None, Some((2, false))]);
-        assert_eq!(lose(&mut Calm::new(LATELY), &[true; 2], 1, now), [Some((2, true)), None]);
+        assert_eq!(lose(&mut MassLoss::new(LATELY), &[true; 2], 2, now), [None, Some((2, false))]);
+        assert_eq!(lose(&mut MassLoss::new(LATELY), &[true; 2], 1, now), [Some((2, true)), None]);
     }
 
     #[test]
     fn idle_workers_that_leave_are_no_storm_nor_is_the_one_among_them_that_had_work() {
-        let (now, mut calm) = (Instant::now(), Calm::new(LATELY));
-        assert_eq!(lose(&mut calm, &[false; 5], 0, now), [None, None]);
-        assert_eq!(lose(&mut calm, &[true, false], 0, now), [Some((1, false)), None], "which is plain at once");
-        assert_eq!(lose(&mut calm, &[true], 0, now), [Some((1, true)), None], "the second");
+        let (now, mut mass_loss) = (Instant::now(), MassLoss::new(LATELY));
+        assert_eq!(lose(&mut mass_loss, &[false; 5], 0, now), [None, None]);
+        assert_eq!(lose(&mut mass_loss, &[true, false], 0, now), [Some((1, false)), None], "which is plain at once");
+        assert_eq!(lose(&mut mass_loss, &[true], 0, now), [Some((1, true)), None], "the second");
     }
 
     #[test]
     fn losses_apart_are_no_storm_and_one_worker_is_none_either() {
         let now = Instant::now();
-        let mut calm = Calm::new(LATELY);
-        assert_eq!(lose(&mut calm, &[true], 0, now), [Some((1, false)), None]);
+        let mut mass_loss = MassLoss::new(LATELY);
+        assert_eq!(lose(&mut mass_loss, &[true], 0, now), [Some((1, false)), None]);
         for n in 1..5 {
-            assert_eq!(lose(&mut calm, &[true], 1, now + n * LATELY), [None, Some((1, false))]);
+            assert_eq!(lose(&mut mass_loss, &[true], 1, now + n * LATELY), [None, Some((1, false))]);
         }
     }
 }

@@ -13,17 +13,17 @@ use crate::spawn::blocking;
 use crate::spill;
 
 /// A job's record and its size in bytes, read once however many tasks ask for it.
-type JobRead = Shared<BoxFuture<'static, Result<(Arc<JobRecord>, usize), Trouble>>>;
+type JobRead = Shared<BoxFuture<'static, Result<(Arc<JobRecord>, usize), FetchError>>>;
 
 /// Reads jobs and payloads on one session.
-pub(super) struct Loader {
+pub(super) struct Fetcher {
     pub(super) reader: Reader,
     pub(super) jobs: AtHand<JobRead>,
 }
 
 /// What is needed to run a task.
 #[derive(Debug, Clone)]
-pub(super) struct Loaded {
+pub(super) struct Fetched {
     pub(super) job: Arc<JobRecord>,
     /// The size of the job's record, in bytes.
     pub(super) job_bytes: usize,
@@ -34,7 +34,7 @@ pub(super) struct Loaded {
 
 /// Why a task cannot be run.
 #[derive(Debug, Clone)]
-pub(super) enum Trouble {
+pub(super) enum FetchError {
     /// The assignment is over: completed, cancelled or withdrawn.
     Over,
     /// The tree holds something that no client of this protocol writes: the task is marked dead.
@@ -42,19 +42,19 @@ pub(super) enum Trouble {
     Failed(Failure),
 }
 
-impl Loader {
+impl Fetcher {
     pub(super) fn new(reader: Reader) -> Self {
-        Loader { reader, jobs: AtHand::default() }
+        Fetcher { reader, jobs: AtHand::default() }
     }
 
     /// Reads what a task needs, together with what other tasks need.
-    pub(super) fn load(&mut self, assignment: Assignment) -> Call<Result<Arc<Loaded>, Trouble>> {
+    pub(super) fn fetch(&mut self, assignment: Assignment) -> Call<Result<Arc<Fetched>, FetchError>> {
         let reader = &self.reader;
         let job = self.jobs.get(&assignment.task.job, |job| {
             let (path, read) = (job.path(), read(reader, job.path()));
             let parse = async move {
-                let node = read.await?.ok_or(Trouble::Over)?;
-                let job = JobRecord::from_json(&node.data).map_err(|e| Trouble::Malformed(format!("{path}: {e}")));
+                let node = read.await?.ok_or(FetchError::Over)?;
+                let job = JobRecord::from_json(&node.data).map_err(|e| FetchError::Malformed(format!("{path}: {e}")));
                 job.map(|job| (Arc::new(job), node.data.len()))
             };
             parse.boxed().shared()
@@ -64,21 +64,21 @@ impl Loader {
         let state = (assignment.version > 0).then(|| read(reader, task.path()));
         let reader = reader.clone();
         async move {
-            let loaded = async {
+            let fetched = async {
                 let (job, job_bytes) = job.await?;
                 let state = match state {
                     None => TaskState::default(),
                     Some(state) => {
                         let node = state.await?;
-                        let node = node.filter(|node| node.version == assignment.version).ok_or(Trouble::Over)?;
-                        TaskState::from_json(&node.data).map_err(Trouble::Malformed)?
+                        let node = node.filter(|node| node.version == assignment.version).ok_or(FetchError::Over)?;
+                        TaskState::from_json(&node.data).map_err(FetchError::Malformed)?
                     }
                 };
                 match payload.await? {
                     Some(node) if node.version == 0 => {
                         let stored = node.data;
                         let payload = if job.spill.is_none() { Ok(stored) } else { unwrapped(stored).await };
-                        return Ok(Arc::new(Loaded { job, job_bytes, state, payload }));
+                        return Ok(Arc::new(Fetched { job, job_bytes, state, payload }));
                     }
                     Some(_) | None => {}
                 }
@@ -86,13 +86,13 @@ impl Loader {
                 match read(&reader, task.path()).await? {
                     Some(node) if node.version == assignment.version => {
                         let path = task.data_path();
-                        Err(Trouble::Malformed(format!("{path} holds no payload at version 0")))
+                        Err(FetchError::Malformed(format!("{path} holds no payload at version 0")))
                     }
-                    Some(_) | None => Err(Trouble::Over),
+                    Some(_) | None => Err(FetchError::Over),
                 }
             };
-            let loaded = loaded.await;
-            (assignment, loaded)
+            let fetched = fetched.await;
+            (assignment, fetched)
         }
         .boxed()
     }
@@ -110,12 +110,12 @@ async fn unwrapped(stored: Vec<u8>) -> Result<Vec<u8>, TaskError> {
 }
 
 /// Reads a znode. One that may not be read is malformed.
-fn read(reader: &Reader, path: String) -> impl Future<Output = Result<Option<Node>, Trouble>> + Send + use<> {
+fn read(reader: &Reader, path: String) -> impl Future<Output = Result<Option<Node>, FetchError>> + Send + use<> {
     let read = reader.read(path.clone());
     async move {
         read.await.map_err(|failure| match failure {
-            Failure::Refused(refusal) => Trouble::Malformed(format!("{path} cannot be read: {refusal}")),
-            failure @ (Failure::Unknown(_) | Failure::SessionOver(_)) => Trouble::Failed(failure),
+            Failure::Refused(refusal) => FetchError::Malformed(format!("{path} cannot be read: {refusal}")),
+            failure @ (Failure::Unknown(_) | Failure::SessionOver(_)) => FetchError::Failed(failure),
         })
     }
 }
