@@ -1,27 +1,16 @@
 //! The end of a task that is not done: its job is marked in the same step, because jobs after it depend on its success.
 
 use coordination::{CommitError, Committer, Failure, Op, Reader, Refusal};
-use tree::{JobId, JobRecord, Outcome, TaskId};
+use tree::{JobId, JobRecord, transitions, transitions::OUTCOME_AT};
 
 use crate::run::{TRIES_MAX, gave_up};
 
-/// The place of the setting of the outcome in what [`end`] makes.
-const OUTCOME: usize = 1;
-
-/// Ends a task at whatever version it is, unless it has ended: by somebody who does not run it.
-pub(super) fn end(task: &TaskId, outcome: &Outcome) -> Vec<Op> {
-    vec![
-        Op::Delete { path: task.path(), version: None },
-        Op::Set { path: task.data_path(), data: outcome.to_json(), version: Some(0) },
-    ]
-}
-
-/// Whether what [`end`] makes was refused because the task can have no outcome: it has no payload, or somebody has set that.
+/// Whether a [`cancel`](transitions::cancel) was refused because the task can have no outcome: it has no payload, or somebody has set that.
 /// Then the task is to be deleted alone.
 pub(super) fn has_no_place(ended: &Result<(), CommitError>) -> bool {
     matches!(
         ended,
-        Err(CommitError::Refused { at: OUTCOME, refusal: Refusal::NoNode | Refusal::BadVersion, unanswered: false })
+        Err(CommitError::Refused { at: OUTCOME_AT, refusal: Refusal::NoNode | Refusal::BadVersion, unanswered: false })
     )
 }
 
@@ -40,9 +29,8 @@ pub(super) async fn commit(
             Failure::Unknown(cause) | Failure::SessionOver(cause) => CommitError::SessionOver(cause),
         })?;
         let mark = node.and_then(|node| {
-            let record = JobRecord::from_json(&node.data).ok().filter(|record| !record.failed)?;
-            let data = JobRecord { failed: true, ..record }.to_json();
-            Some(Op::Set { path: job.path(), data, version: Some(node.version) })
+            let record = JobRecord::from_json(&node.data).ok()?;
+            transitions::mark_failed(job, record, node.version)
         });
         match committer.commit(ops.iter().cloned().chain(mark).collect()).await {
             // Somebody else set the record: it is read again.

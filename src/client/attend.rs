@@ -5,10 +5,10 @@ use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::time::Duration;
 
-use coordination::{Change, Committer, Failure, Mirror, Op, Reader, Scope, Session, SessionConfig};
+use coordination::{Change, Committer, Failure, Mirror, Reader, Scope, Session, SessionConfig};
 use futures::future::{join, join_all};
 use tokio::time::sleep;
-use tree::{JobId, JobRecord, TaskId, TaskState, task_number};
+use tree::{JobId, JobRecord, TaskId, TaskState, task_number, transitions};
 use znode::paths;
 
 use super::ending::{Stored, stored};
@@ -161,9 +161,7 @@ impl Client {
         };
         let remove = |tasks: Vec<(TaskId, i32)>| async move {
             let Some(remover) = remover else { return Ok(0) };
-            let delete = |(task, version): &(TaskId, i32)| {
-                remover.commit(vec![Op::Delete { path: task.data_path(), version: Some(*version) }])
-            };
+            let delete = |(task, version): &(TaskId, i32)| remover.commit(vec![transitions::collect(task, *version)]);
             for removed in join_all(tasks.iter().map(delete)).await {
                 removed.or_else(already_gone)?;
             }

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use coordination::{CommitError, Committer, Failure, Op, Reader, Refusal, read_all};
 use futures::future::join_all;
 use tokio::time::sleep;
-use tree::{JobId, JobRecord, Outcome, OutcomeStatus, TaskId, TaskState, Withdrawn, later_job, task_number};
+use tree::{
+    JobId, JobRecord, Outcome, OutcomeStatus, TaskId, TaskState, Withdrawn, later_job, task_number, transitions,
+};
 use znode::paths;
 
 use super::health::somebody_leads;
@@ -101,14 +103,13 @@ impl Client {
         let (committer, reader) =
             (Committer::start(self.session().clone(), None), Reader::start(self.session().clone()));
         let end = |task: TaskId| {
-            let ops = unsuccessful::end(&task, outcome);
+            let ops = transitions::cancel(&task, outcome);
             let (committer, reader) = (&committer, &reader);
             async move {
                 let ended = unsuccessful::commit(committer, reader, &task.job, ops).await;
                 let ended = if unsuccessful::has_no_place(&ended) {
                     // Its outcome is whatever stands there.
-                    let delete = vec![Op::Delete { path: task.path(), version: None }];
-                    unsuccessful::commit(committer, reader, &task.job, delete).await
+                    unsuccessful::commit(committer, reader, &task.job, vec![transitions::cancel_alone(&task)]).await
                 } else {
                     ended
                 };
@@ -142,10 +143,11 @@ impl Client {
             return Err(ClientError::Withdrawn { job: selected.job.clone(), reason });
         }
         let committer = Committer::start(self.session().clone(), None);
-        let sets = self.dead(selected).await?.into_iter().map(|(task, state, version)| {
-            let set = Op::Set { path: task.path(), data: state.revived().to_json(), version: Some(version) };
-            committer.commit(vec![set])
-        });
+        let sets = self
+            .dead(selected)
+            .await?
+            .into_iter()
+            .map(|(task, state, version)| committer.commit(vec![transitions::retry(&task, &state, version)]));
         let mut retried = 0;
         for set in join_all(sets).await {
             match set {
@@ -179,9 +181,11 @@ impl Client {
         let mut forgotten = 0;
         for some in ended.chunks(CHUNK) {
             let removals = some.iter().map(|n| {
-                let delete = |path| Op::Delete { path, version: None };
-                let task = dead.contains(n).then(|| delete(job.task(*n).path()));
-                committer.commit(task.into_iter().chain([delete(job.task(*n).data_path())]).collect())
+                let task = job.task(*n);
+                committer.commit(match dead.contains(n) {
+                    true => transitions::sweep_dead(&task, None),
+                    false => vec![transitions::sweep(job, paths::name(&task.data_path()), None)],
+                })
             });
             for removed in join_all(removals).await {
                 match removed {
@@ -248,7 +252,7 @@ impl Client {
             if record == before {
                 return Ok(record);
             }
-            let set = Op::Set { path: job.path(), data: record.to_json(), version: Some(version) };
+            let set = transitions::set_record(job, &record, version);
             match self.session().write(set).await {
                 Ok(_) => return Ok(record),
                 Err(Failure::Refused(Refusal::BadVersion)) => {}

@@ -37,6 +37,7 @@ pub use view::{Herd, JobView, MasterView, WorkerView};
 
 use std::fmt;
 use std::time::Duration;
+use tree::transitions;
 
 use serde::Serialize;
 use serde_json::Value;
@@ -45,10 +46,9 @@ use crate::closing;
 use crate::run::{TRIES_MAX, gave_up};
 use crate::spawn::blocking_even_here;
 use crate::spill;
-use coordination::{ConnectError, Failure, MultiFailure, Op, Refusal, Session};
+use coordination::{ConnectError, Failure, MultiFailure, Refusal, Session};
 use tree::{DATA_BYTES_MAX, JobId, JobRecord, Outcome, OutcomeStatus, TaskId, TaskState};
 use tree::{has_tasks, is_ephemeral};
-use znode::paths;
 
 /// How long the first session may take.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -290,8 +290,7 @@ fn with_result(mut outcome: Outcome) -> Result<Outcome, String> {
 
 /// Shows by an ephemeral znode that a client attends a job, so that nobody sweeps it meanwhile.
 async fn show(session: &Session, client: &str) -> Result<(), Failure> {
-    let create = Op::CreateEphemeral { path: client.to_owned(), data: Vec::new(), sequential: false };
-    match session.insist(create).await {
+    match session.insist(transitions::attend(client)).await {
         // No job any more: whoever looks for it next will see.
         Ok(_) | Err(Failure::Refused(Refusal::NodeExists | Refusal::NoNode)) => Ok(()),
         Err(failure) => Err(failure),
@@ -302,22 +301,18 @@ async fn show(session: &Session, client: &str) -> Result<(), Failure> {
 /// gone; it stays where a task or an outcome is left in it.
 async fn close(session: &Session, job: &JobId) -> Result<bool, Failure> {
     for _ in 0..TRIES_MAX {
-        let delete = |path| Op::Delete { path, version: None };
         let Some(names) = session.children(&job.path()).await? else { return Ok(true) };
         let data = session.children(&job.data_path()).await?;
-        let (has_data, stored) = (data.is_some(), data.unwrap_or_default());
-        if has_tasks(&names) || !stored.iter().all(|name| is_ephemeral(name)) {
+        if has_tasks(&names) || !data.iter().flatten().all(|name| is_ephemeral(name)) {
             return Ok(false);
         }
         // What is left are ephemerals: clients that attend it, and tasks that were cancelled and are being stopped.
-        let mut ops: Vec<Op> = names.iter().map(|name| delete(paths::join(&job.path(), name))).collect();
-        ops.extend(stored.iter().map(|name| delete(paths::join(&job.data_path(), name))));
-        ops.extend(has_data.then(|| delete(job.data_path()))); // somebody's hand may have removed it
-        ops.push(delete(job.path()));
         let record = session.get(&job.path()).await?.and_then(|node| JobRecord::from_json(&node.data).ok());
-        if let Some(record) = &record {
-            ops.extend(closing::ties(session, job, record).await?);
-        }
+        let ties = match &record {
+            Some(record) => closing::ties(session, job, record).await?,
+            None => Vec::new(),
+        };
+        let ops = transitions::close(job, &names, data.as_deref(), ties); // somebody's hand may have removed its data
         match session.multi(&ops).await {
             Ok(_) => {
                 if let Some(directory) = record.and_then(|record| record.spill) {

@@ -3,7 +3,7 @@
 use coordination::{CommitError, Committer, Failure, Op, Reader, Session};
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::FuturesUnordered;
-use tree::TaskId;
+use tree::{TaskId, transitions};
 
 use super::ending::{Ending, stored};
 
@@ -35,10 +35,7 @@ impl Requests {
 
     /// The row *submit*.
     pub(super) fn submit(&mut self, task: &TaskId, payload: Vec<u8>) {
-        let commit = self.submit.commit(vec![
-            Op::Create { path: task.data_path(), data: payload },
-            Op::Create { path: task.path(), data: Vec::new() },
-        ]);
+        let commit = self.submit.commit(transitions::submit(task, payload));
         let n = task.n;
         self.submitting.push(async move { (n, commit.await) }.boxed());
     }
@@ -58,7 +55,7 @@ impl Requests {
 
     /// The row *collect*: of an outcome, or of the payload that a lost task left.
     pub(super) fn collect(&mut self, task: &TaskId, version: i32) {
-        let commit = self.clean.commit(vec![Op::Delete { path: task.data_path(), version: Some(version) }]);
+        let commit = self.clean.commit(vec![transitions::collect(task, version)]);
         let n = task.n;
         self.collecting.push(async move { (n, commit.await) }.boxed());
     }

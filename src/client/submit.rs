@@ -10,7 +10,9 @@ use std::time::Duration;
 use coordination::{Failure, Op, Refusal, Session, SessionConfig};
 use rand::Rng;
 use tokio::sync::{mpsc, oneshot};
-use tree::{DATA_BYTES_MAX, JobId, JobRecord, Policy, TASKS, TaskId, has_tasks, key_path};
+use tree::{
+    DATA_BYTES_MAX, JobId, JobRecord, Policy, TASKS, TaskId, has_tasks, key_path, transitions, transitions::OPEN_OWN,
+};
 use znode::paths;
 
 use super::submitter::{Command, Ends, Submission, Submitter, UNACKNOWLEDGED_MAX};
@@ -150,22 +152,17 @@ async fn create(
         let id: JobId =
             format!("{name}-{}", paths::uid(rng)).parse().map_err(|error| Failure::Refused(Refusal::Other(error)))?;
         let client = id.client_path(&paths::uid(rng));
-        let mut ops = vec![
-            Op::Create { path: id.path(), data: record.to_json() },
-            Op::Create { path: id.data_path(), data: Vec::new() },
-            Op::CreateEphemeral { path: client.clone(), data: Vec::new(), sequential: false },
-        ];
-        let own = ops.len();
-        ops.extend(record.after.iter().map(|before| Op::Create { path: before.after_path(&id), data: Vec::new() }));
-        if let Some(key) = &record.key {
-            ops.push(take_key(session, key, &id).await?);
-        }
+        let key = match &record.key {
+            Some(key) => Some(take_key(session, key, &id).await?),
+            None => None,
+        };
+        let ops = transitions::open(&id, record, &client, key);
         match session.multi(&ops).await.map_err(|error| (error.failure, error.at)) {
             Ok(_) => return Ok((id, client)),
             // Somebody else drew the id before, or took the key just now.
             Err((Failure::Refused(Refusal::NodeExists | Refusal::BadVersion), _)) => {}
-            Err((Failure::Refused(Refusal::NoNode), Some(at))) if at >= own => {
-                if let Some(before) = record.after.get(at - own) {
+            Err((Failure::Refused(Refusal::NoNode), Some(at))) if at >= OPEN_OWN => {
+                if let Some(before) = record.after.get(at - OPEN_OWN) {
                     return Err(ClientError::NotFound(before.clone()));
                 } // else the key was freed just now
             }
@@ -185,9 +182,8 @@ async fn create(
 /// Gives a key to a job, where nobody has it or the one who has it has ended: sealed, with no task left that waits, runs
 /// or could be retried. Such a job never has one again.
 async fn take_key(session: &Session, key: &str, id: &JobId) -> Result<Op, ClientError> {
-    let (path, data) = (key_path(key), id.as_str().as_bytes().to_vec());
     session.sync().await?;
-    let Some(node) = session.get(&path).await? else { return Ok(Op::Create { path, data }) };
+    let Some(node) = session.get(&key_path(key)).await? else { return Ok(transitions::take_key(key, id, None)) };
     if let Ok(job) = String::from_utf8_lossy(&node.data).parse::<JobId>()
         && let Some(holder) = session.get(&job.path()).await?
     {
@@ -197,7 +193,7 @@ async fn take_key(session: &Session, key: &str, id: &JobId) -> Result<Op, Client
             return Err(ClientError::KeyTaken { key: key.to_owned(), job });
         }
     }
-    Ok(Op::Set { path, data, version: Some(node.version) })
+    Ok(transitions::take_key(key, id, Some(node.version)))
 }
 
 impl Job {

@@ -5,11 +5,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use coordination::{Change, CommitError, Failure, Mirror, Node, Op, Refusal, Scope, Session, SessionConfig};
+use coordination::{Change, CommitError, Failure, Mirror, Node, Refusal, Scope, Session, SessionConfig};
 use futures::stream::StreamExt;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
-use tree::{JobId, JobRecord, TaskId, TaskState, task_number};
+use tree::{JobId, JobRecord, TaskId, TaskState, task_number, transitions};
 use znode::paths;
 
 use super::admission::Door;
@@ -193,7 +193,7 @@ impl Submitter {
             if self.record.sealed {
                 break None;
             }
-            let set = Op::Set { path: self.id.path(), data: node.data, version: Some(node.version) };
+            let set = transitions::rejoin(&self.id, node.data, node.version);
             match session.write(set).await {
                 Ok(_) => break Some(node.version + 1),
                 Err(Failure::Refused(Refusal::BadVersion)) => {}
@@ -244,7 +244,7 @@ impl Submitter {
 
     /// Serves the job on one session until it is closed, or until nobody wants its outcomes.
     async fn attend(&mut self, session: &Session, version: Option<i32>) -> Result<(), End> {
-        let guard = Op::Check { path: self.id.path(), version };
+        let guard = transitions::submission_guard(&self.id, version);
         let scope = Scope { levels: 1, read_created: |_| false, read_changed: |_| true, remember_leaves: false };
         let mut mirror = Mirror::start(session.clone(), &self.id.path(), scope);
         let mut requests = Requests::on(session, guard);
@@ -503,8 +503,7 @@ impl Submitter {
 
     /// The row *seal*.
     async fn set_sealed(&mut self, session: &Session, version: Option<i32>) -> Result<(), End> {
-        let record = JobRecord { sealed: true, tasks: Some(self.acknowledged), ..self.record.clone() };
-        let set = Op::Set { path: self.id.path(), data: record.to_json(), version };
+        let set = transitions::seal(&self.id, &self.record, Some(self.acknowledged), version);
         match session.write(set).await {
             Ok(_) => {
                 if let Seal::Wanted(Some(reply)) = std::mem::replace(&mut self.seal, Seal::Sealed) {

@@ -8,8 +8,7 @@ use coordination::{MultiFailure, Op, Refusal};
 use futures::future::join_all;
 use futures::{StreamExt, stream};
 use tracing::info;
-use tree::{JobId, JobRecord, has_tasks, is_client, is_ephemeral, later_job, task_number};
-use znode::paths;
+use tree::{JobId, JobRecord, has_tasks, is_client, is_ephemeral, later_job, task_number, transitions};
 
 use super::upkeep::{Beside, Hand, may_go_on, refused};
 use super::{Setback, Standing};
@@ -159,7 +158,7 @@ impl Hand {
             }
         };
         let some = names.split_off(names.len().saturating_sub(ZNODES_MAX));
-        let delete = |name: &str, version| Op::Delete { path: paths::join(&job.data_path(), name), version };
+        let delete = |name: &str, version| transitions::sweep(job, name, version);
         let mut removals = Vec::new();
         for (name, may_be_lost) in &some {
             let (ops, lost) = match all {
@@ -200,10 +199,9 @@ impl Hand {
     /// outcomes and the job go all the same, by their versions.
     async fn seal(&self, job: &JobId) -> Result<Option<bool>, MultiFailure> {
         let Some(node) = self.session.get(&job.path()).await? else { return Ok(None) };
-        let Ok(mut record) = JobRecord::from_json(&node.data) else { return Ok(Some(false)) };
+        let Ok(record) = JobRecord::from_json(&node.data) else { return Ok(Some(false)) };
         if !record.sealed {
-            record.sealed = true;
-            self.write(vec![Op::Set { path: job.path(), data: record.to_json(), version: Some(node.version) }]).await?;
+            self.write(vec![transitions::seal(job, &record, None, Some(node.version))]).await?;
         }
         Ok(Some(true))
     }
@@ -216,12 +214,9 @@ impl Hand {
         name: &str,
         dead: &HashMap<u32, i32>,
     ) -> Result<Option<Vec<Op>>, MultiFailure> {
-        let delete = |version| Op::Delete { path: paths::join(&job.data_path(), name), version };
-        if let Some(version) = task_number(name).ok().and_then(|n| dead.get(&n)) {
-            return Ok(Some(vec![
-                Op::Delete { path: paths::join(&job.path(), name), version: Some(*version) },
-                delete(None),
-            ]));
+        let delete = |version| transitions::sweep(job, name, version);
+        if let Some((n, version)) = task_number(name).ok().and_then(|n| Some((n, dead.get(&n)?))) {
+            return Ok(Some(transitions::sweep_dead(&job.task(n), Some(*version))));
         }
         if let Some(later) = later_job(name) {
             let is_gone = self.session.get(&later.path()).await?.is_none();

@@ -5,7 +5,7 @@ use coordination::{CommitError, Committer, Failure, MultiFailure, Op, Refusal, S
 use futures::future::join_all;
 use tokio::task::JoinHandle;
 use tracing::{debug, info};
-use tree::{JobId, JobRecord, Outcome, TaskId, Withdrawn, has_tasks};
+use tree::{JobId, JobRecord, Outcome, TaskId, Withdrawn, has_tasks, transitions};
 
 use super::{Setback, Standing};
 use crate::decide::upkeep::{Duty, duties};
@@ -121,22 +121,21 @@ impl Hand {
             return Ok(());
         }
         info!(%job, status = ?withdrawn.status, reason = withdrawn.reason, "withdrawing");
-        let record = JobRecord { sealed: true, failed: true, withdrawn: Some(withdrawn), ..record };
-        self.write(vec![Op::Set { path: job.path(), data: record.to_json(), version: Some(version) }]).await
+        self.write(vec![transitions::withdraw(job, record, withdrawn, version)]).await
     }
 
     /// Each task's znode is deleted together with the setting of its outcome, as when a worker completes it.
     async fn end(&self, tasks: &[TaskId], withdrawn: &Withdrawn, gone: &mut Vec<TaskId>) -> Result<(), MultiFailure> {
         let outcome = Outcome::withdrawn(withdrawn);
         let committer = self.committer();
-        let end = |task: &TaskId| committer.commit(unsuccessful::end(task, &outcome));
+        let end = |task: &TaskId| committer.commit(transitions::cancel(task, &outcome));
         for (task, ended) in tasks.iter().zip(join_all(tasks.iter().map(end)).await) {
             match ended {
                 Ok(()) => gone.push(task.clone()),
                 Err(CommitError::Refused { at: 0, refusal: Refusal::NoNode, .. }) => gone.push(task.clone()),
                 // Its outcome is whatever stands there.
                 ended if unsuccessful::has_no_place(&ended) => {
-                    self.unless_gone(vec![Op::Delete { path: task.path(), version: None }]).await?;
+                    self.unless_gone(vec![transitions::cancel_alone(task)]).await?;
                 }
                 Err(error) => refused(error).map(|refusal| debug!(%task, %refusal, "it cannot be ended"))?,
             }
@@ -145,7 +144,7 @@ impl Hand {
     }
 
     async fn release(&self, job: &JobId, after: &JobId) -> Result<(), MultiFailure> {
-        let Some((mut record, version)) = self.record(job).await? else { return Ok(()) };
+        let Some((record, version)) = self.record(job).await? else { return Ok(()) };
         if !record.after.contains(after) {
             return Ok(()); // done already: the mirror is behind
         }
@@ -154,9 +153,8 @@ impl Hand {
             let Some(succeeded) = self.has_succeeded(after).await? else { return Ok(()) };
             ops.push(succeeded);
         }
-        record.after.retain(|before| before != after);
-        info!(%job, %after, left = record.after.len(), withdrawn = record.withdrawn.is_some(), "released");
-        ops.push(Op::Set { path: job.path(), data: record.to_json(), version: Some(version) });
+        info!(%job, %after, left = record.after.len() - 1, withdrawn = record.withdrawn.is_some(), "released");
+        ops.push(transitions::release(job, record, after, version));
         ops.extend(closing::hold(&self.session, after, job).await?);
         self.write(ops).await?;
         // Its client may have left it open for this.
@@ -177,19 +175,19 @@ impl Hand {
         let left = has_tasks(&names);
         let succeeded = |(record, _): &(JobRecord, i32)| !left && !record.failed && record.withdrawn.is_none();
         let found = self.record(job).await?.filter(succeeded);
-        Ok(found.map(|(_, version)| Op::Check { path: job.path(), version: Some(version) }))
+        Ok(found.map(|(_, version)| transitions::unchanged(job, version)))
     }
 
     /// Closes a job, unless something is left in it; frees its key, and what is kept for it.
     pub(super) async fn close(&self, job: &JobId) -> Result<(), MultiFailure> {
         let has_data = self.session.get(&job.data_path()).await?.is_some(); // somebody's hand may have removed it
-        let paths = has_data.then(|| job.data_path()).into_iter().chain([job.path()]);
-        let mut ops: Vec<Op> = paths.map(|path| Op::Delete { path, version: None }).collect();
         let record = self.record(job).await?.map(|(record, _)| record);
-        if let Some(record) = &record {
-            ops.extend(closing::ties(&self.session, job, record).await?);
-        }
-        if self.unless_gone(ops).await? {
+        let ties = match &record {
+            Some(record) => closing::ties(&self.session, job, record).await?,
+            None => Vec::new(),
+        };
+        let stored: Option<&[String]> = has_data.then_some(&[]);
+        if self.unless_gone(transitions::close(job, &[], stored, ties)).await? {
             info!(%job, "closed, for its client");
             if let Some(directory) = record.and_then(|record| record.spill) {
                 tokio::spawn(spill::remove_aside(directory, job.clone()));

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use coordination::{Failure, MultiFailure, Op, Refusal};
 use tracing::{debug, info, warn};
-use tree::{TaskId, TaskState, WorkerId, WorkerRecord};
+use tree::{TaskId, TaskState, WorkerId, WorkerRecord, transitions, transitions::assign};
 use znode::{MULTI_OPS_MAX, REQUEST_BYTES_MAX};
 
 use super::{Setback, Standing};
@@ -26,10 +26,10 @@ impl Standing {
             return self.write_moves(guard, plan.moved, &plan.lists).await;
         }
         let ends = plan.interrupted.iter().map(|(task, ended)| {
-            let op = Op::Set { path: task.path(), data: ended.state.to_json(), version: Some(ended.version) };
+            let op = transitions::end_attempt(task, &ended.state, ended.version);
             (Writes::End(task.clone(), ended.version, ended.state.clone()), op)
         });
-        let lists = plan.lists.iter().map(|(id, record)| (Writes::List(id.clone()), set_list(id, record)));
+        let lists = plan.lists.iter().map(|(id, record)| (Writes::List(id.clone()), assign(id, record)));
         let mut left: Vec<(Writes, Op)> = ends.chain(lists).collect();
         let mut as_planned = true;
         while !left.is_empty() {
@@ -112,12 +112,8 @@ impl Standing {
         moved: Vec<Moved>,
         lists: &[(WorkerId, WorkerRecord)],
     ) -> Result<bool, Setback> {
-        let tasks = moved.iter().map(|moved| Op::Set {
-            path: moved.task.path(),
-            data: moved.data(),
-            version: Some(moved.version),
-        });
-        let set_lists = lists.iter().map(|(id, record)| set_list(id, record));
+        let tasks = moved.iter().map(|moved| transitions::move_on(&moved.task, moved.data(), moved.version));
+        let set_lists = lists.iter().map(|(id, record)| assign(id, record));
         let ops: Vec<Op> = std::iter::once(guard.clone()).chain(tasks).chain(set_lists).collect();
         let Err(error) = self.session.multi(&ops).await else {
             lists.iter().for_each(|(id, _)| self.ledger.list_written(id));
@@ -152,10 +148,6 @@ impl Standing {
         self.ledger.task_is_refused(task, version);
         self.complain(&task.path(), format!("it may not be set, so it is attempted no more: {refusal}"));
     }
-}
-
-fn set_list(id: &WorkerId, record: &WorkerRecord) -> Op {
-    Op::Set { path: id.path(), data: record.to_json(), version: None }
 }
 
 /// Which operation was refused, and why: that is its znode's affair alone. `None` where nobody knows what was applied.

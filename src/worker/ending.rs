@@ -8,7 +8,7 @@ use futures::future::FutureExt;
 use rand::RngExt;
 use tokio::task;
 use tracing::{debug, info, warn};
-use tree::{Assignment, OutcomeStatus, TaskState};
+use tree::{Assignment, OutcomeStatus, TaskState, transitions, transitions::OUTCOME_AT};
 
 use super::attempt::{self, End, Ended};
 use super::fetch::Fetched;
@@ -36,10 +36,7 @@ impl Shift {
             End::WorkerLacks(what) => return self.cannot_begin(assignment, &fetched, &what),
         };
         debug!(task = %assignment.task, ?status, "ran");
-        let ops = vec![
-            Op::Delete { path: assignment.task.path(), version: Some(assignment.version) },
-            Op::Set { path: assignment.task.data_path(), data: outcome, version: Some(0) },
-        ];
+        let ops = transitions::complete(&assignment, outcome);
         if status == OutcomeStatus::Done {
             return self.commit(assignment, ops, Some(fetched));
         }
@@ -98,7 +95,7 @@ impl Shift {
 
     /// Ends an attempt without an outcome: the assignment is over, and the task waits again or is dead.
     fn end_attempt(&mut self, assignment: Assignment, state: &TaskState) {
-        let set = Op::Set { path: assignment.task.path(), data: state.to_json(), version: Some(assignment.version) };
+        let set = transitions::end_attempt(&assignment.task, state, assignment.version);
         self.commit(assignment, vec![set], None);
     }
 
@@ -144,7 +141,11 @@ impl Shift {
             Err(CommitError::Guard(_)) => return Err(lost_registration()),
             Err(CommitError::SessionOver(cause)) => return Err(Failure::SessionOver(cause)),
             // The task itself was there to be deleted, but not its payload to be replaced.
-            Err(CommitError::Refused { at: 1, refusal: refusal @ (Refusal::NoNode | Refusal::BadVersion), .. }) => {
+            Err(CommitError::Refused {
+                at: OUTCOME_AT,
+                refusal: refusal @ (Refusal::NoNode | Refusal::BadVersion),
+                ..
+            }) => {
                 let error = format!("{} cannot be set: {refusal}", task.data_path());
                 self.mark_dead(assignment, &error);
                 return Ok(());

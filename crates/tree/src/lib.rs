@@ -8,6 +8,7 @@ mod outcome;
 mod paths;
 mod policy;
 mod task;
+pub mod transitions;
 mod worker;
 
 pub use job::{JobRecord, Withdrawn};
