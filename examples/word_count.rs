@@ -6,10 +6,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use coordination::SessionConfig;
-use herdsman::handlers::{Handler, Handlers, Task, TaskError};
-use herdsman::shutdown::Shutdown;
-use herdsman::worker::Worker;
+use herdsman::{Handler, Handlers, SessionConfig, Shutdown, Task, TaskError, Worker};
 use serde_json::{Value, json};
 
 struct WordCount;

@@ -4,33 +4,35 @@
 //! tree. Any process may die, pause or be cut off at any moment, ZooKeeper servers too: no task is lost, none is
 //! completed twice, and service goes on.
 //!
-//! # The map, in reading order
+//! # The map, from the top down
 //!
-//! | module | what it holds |
+//! | where | what it holds |
 //! |---|---|
-//! | [`records`] | what is stored in the tree: paths and JSON |
-//! | [`handlers`] | what workers run: the trait that you implement, and `sleep`, `echo`, `exec`, `zkbench` |
-//! | [`roles::client`] | submit a job, receive each outcome, look at the herd |
-//! | [`roles::worker`] | take assignments, run handlers, commit outcomes |
-//! | [`roles::master`] | lead: observe, plan, write |
-//! | [`ledger`], [`plan`], [`duties`] | pure: what a master knows, what it assigns next, and what else it does for jobs |
+//! | `src/bin` | the three programs: flags, one call of the library, an exit code |
+//! | [`cli`] | what the programs share, and `client stress`; with the feature `cli`, which is on by default |
+//! | [`client`] | submit a job, receive each outcome, look at the herd |
+//! | [`master`] | lead, or stand by to: observe, decide, write |
+//! | [`worker`] | take assignments, run handlers, commit outcomes |
+//! | [`handlers`] | what workers run: the trait that you implement, and `sleep`, `echo`, `exec` |
+//! | [`run`](fn@run) | a role on one session after another |
+//! | [`decide`] | pure: what a master knows, what it assigns next, what else it does for jobs |
 //! | [`spill`] | payloads and results that are too large for the tree |
-//! | [`stress`] | load on a ZooKeeper service: who does what, and what all of them measured |
-//! | [`coordination`] | the recipes below all this: session, election, membership, mirror, group commit; they know nothing of tasks |
-//! | [`audit`] | the judge: the protocol checked on ZooKeeper's own log |
-//! | [`faults`] | a line that can be cut, for tests and scenarios |
-//! | [`cli`], [`shutdown`] | what the three programs share |
+//! | `crates/tree` | what is stored in the tree: identifiers, paths, records, and each step of `docs/protocol.md` as a function |
+//! | `crates/coordination` | sessions and recipes on ZooKeeper: election, membership, mirror, group commit; they know nothing of tasks |
+//! | `crates/znode` | znodes, operations and refusals as values |
 //!
-//! Imports point downwards only: programs over roles over pure decisions over records over coordination. The tree as a
-//! contract for other languages is in `docs/protocol.md`.
+//! And beside the herd: `crates/audit` judges it by ZooKeeper's own log, `crates/stress` puts load on a ZooKeeper service,
+//! `crates/lab` has the faults, chaos and the report.
+//!
+//! Imports point downwards only; the crates see to that, and `tests/layers.rs` to the rest. The tree as a contract for other
+//! languages is in `docs/protocol.md`.
 //!
 //! # Embedding
 //!
 //! ```no_run
 //! use std::time::{Duration, SystemTime};
 //!
-//! use coordination::SessionConfig;
-//! use herdsman::client::{JobSpec, open};
+//! use herdsman::{JobSpec, SessionConfig, open};
 //!
 //! # async fn submit() -> Result<(), Box<dyn std::error::Error>> {
 //! let config = SessionConfig {
@@ -67,4 +69,11 @@ pub mod spill;
 mod unsuccessful;
 pub mod worker;
 
+pub use client::{Client, ClientError, Finished, FinishedStatus, Job, JobSpec, Results, open};
+pub use coordination::{ConnectString, SessionConfig};
+pub use handlers::{Handler, Handlers, Task, TaskError};
+pub use master::Master;
 pub use run::{Role, run};
+pub use shutdown::Shutdown;
+pub use tree::{JobId, Policy, TaskId};
+pub use worker::Worker;

@@ -3,7 +3,7 @@
 //! timeout and 5 s.
 //!
 //! The supervisor (here), the faulty lines ([`line`](mod@super::line)), the schedule ([`schedule`](super::schedule)) and the
-//! judge ([`audit`](audit)) are separate parts. After FoundationDB's and TigerBeetle's simulators, but with real
+//! judge (`audit`) are separate parts. After FoundationDB's and TigerBeetle's simulators, but with real
 //! processes and a real ZooKeeper, so that only the schedule is repeated by a seed, and not what comes of it.
 
 use std::collections::BTreeMap;
