@@ -11,7 +11,7 @@ impl Client {
     /// session counts: a znode that somebody left behind leads nobody, and runs nothing.
     pub async fn lacks(&self) -> Result<Vec<&'static str>, ClientError> {
         let session = self.session();
-        session.sync().await?;
+        session.refresh().await?;
         let mut lacks = Vec::new();
         if !somebody_leads(session).await? {
             lacks.push(NOBODY_LEADS);

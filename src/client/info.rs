@@ -70,7 +70,7 @@ impl Client {
     /// Errors: no such job.
     pub async fn info(&self, selected: &Selected) -> Result<JobInfo, ClientError> {
         let (job, session) = (&selected.job, self.session());
-        session.sync().await?;
+        session.refresh().await?;
         session.learn_time().await?;
         let (record, _) = self.record(job).await?;
         let holders = self.holders(job).await?;

@@ -85,7 +85,7 @@ impl Client {
     /// Every job, oldest first.
     async fn jobs(&self) -> Result<Vec<JobId>, ClientError> {
         let session = self.session();
-        session.sync().await?;
+        session.refresh().await?;
         let names = session.children(TASKS).await?.ok_or(ClientError::NoHerd)?;
         let jobs: Vec<JobId> = names.iter().filter_map(|name| name.parse().ok()).collect();
         let paths: Vec<String> = jobs.iter().map(JobId::path).collect();

@@ -182,7 +182,7 @@ async fn create(
 /// Gives a key to a job, where nobody has it or the one who has it has ended: sealed, with no task left that waits, runs
 /// or could be retried. Such a job never has one again.
 async fn take_key(session: &Session, key: &str, id: &JobId) -> Result<Op, ClientError> {
-    session.sync().await?;
+    session.refresh().await?;
     let Some(node) = session.get(&key_path(key)).await? else { return Ok(transitions::take_key(key, id, None)) };
     if let Ok(job) = String::from_utf8_lossy(&node.data).parse::<JobId>()
         && let Some(holder) = session.get(&job.path()).await?

@@ -78,7 +78,7 @@ pub struct JobView {
 
 /// Looks at masters, workers and jobs.
 pub async fn herd(session: &Session) -> Result<Herd, Failure> {
-    session.sync().await?;
+    session.refresh().await?;
     let mut malformed = Vec::new();
     let mut masters = Vec::new();
     for (name, node) in children(session, MASTER, &mut malformed).await? {
@@ -232,7 +232,7 @@ pub struct TreeLine {
 
 /// The tree as it is, at most `limit` children of each znode.
 pub async fn tree(session: &Session, limit: usize) -> Result<Vec<TreeLine>, Failure> {
-    session.sync().await?;
+    session.refresh().await?;
     let mut lines = Vec::new();
     for root in ROOTS {
         branch(session, root, root, 0, limit, &mut lines).await?;

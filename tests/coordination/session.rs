@@ -31,7 +31,7 @@ async fn hazard_21_closing_a_session_removes_its_ephemerals_at_once() {
     let clone = leaver.clone(); // a forgotten clone must not keep the session alive
     let began = Instant::now();
     leaver.close().await;
-    observer.sync().await.expect("connected");
+    observer.refresh().await.expect("connected");
     assert_eq!(observer.get("/e").await, Ok(None));
     assert!(began.elapsed() < TIMEOUT / 2, "{:?}", began.elapsed());
     assert!(matches!(clone.get("/e").await, Err(Failure::SessionOver(_))));
@@ -81,12 +81,12 @@ async fn hazard_10_a_call_made_while_disconnected_waits_and_is_made_once() {
     // Made twice, there would be two.
     let mut waiting = pin!(session.write(numbered("/later-")));
     assert!(poll!(&mut waiting).is_pending(), "made, and not answered");
-    observer.sync().await.expect("connected");
+    observer.refresh().await.expect("connected");
     assert_eq!(children(&observer, "/").await, [""; 0]);
     line.mend();
     let created = waiting.await.expect("created").expect("a path");
     session.settle().await.expect("connected");
-    observer.sync().await.expect("connected");
+    observer.refresh().await.expect("connected");
     assert_eq!(children(&observer, "/").await, [&created[1..]]);
 }
 

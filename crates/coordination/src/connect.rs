@@ -80,18 +80,6 @@ impl ConnectString {
         self.servers.iter().all(is_loopback)
     }
 
-    /// What the client crate gets to dial.
-    ///
-    /// Its pause between two attempts doubles with each round over the list, without a cap: with one server it would
-    /// come back 12 s after an outage of 6. Naming a lone server twenty times makes a round long and its pauses
-    /// short (at most 1 s), for all the time that a session of 10 s can wait.
-    pub(super) fn dialled(&self) -> String {
-        match &self.servers[..] {
-            [lone] => vec![lone.as_str(); 20].join(","),
-            several => several.join(","),
-        }
-    }
-
     /// Why the servers cannot be reached, found by dialling each without the client crate, which does not tell.
     pub(super) async fn diagnose(&self) -> String {
         let mut causes = Vec::new();
@@ -182,13 +170,5 @@ mod tests {
         let three: ConnectString = "a:1,b:1,c:1/x".parse().expect("valid");
         let dialled = |first| three.beginning_at(first).collect::<Vec<_>>().join(" ");
         assert_eq!([0, 1, 5].map(dialled), ["a:1 b:1 c:1", "b:1 c:1 a:1", "c:1 a:1 b:1"]);
-    }
-
-    #[test]
-    fn hazard_20_a_lone_server_is_dialled_often_enough() {
-        let lone: ConnectString = "a:1".parse().expect("valid");
-        assert_eq!(lone.dialled().split(',').count(), 20);
-        let three: ConnectString = "a:1,b:1,c:1".parse().expect("valid");
-        assert_eq!(three.dialled(), "a:1,b:1,c:1");
     }
 }

@@ -104,7 +104,7 @@ impl Candidacy {
     /// `ignored`: what was found to be no candidate, so that each is named once.
     async fn look(&self, ignored: &mut HashSet<String>) -> Result<Look, Failure> {
         // A server that lags behind could still show a predecessor that is gone, or not show us.
-        self.session.sync().await?;
+        self.session.refresh().await?;
         let names = self.session.children(&self.root).await?.unwrap_or_default();
         let Some(own) = names.iter().find(|name| *name == paths::name(&self.path)).and_then(|n| paths::sequence(n))
         else {

@@ -3,7 +3,7 @@
 //! | file | what it holds |
 //! |---|---|
 //! | [`connect`] | where ZooKeeper is, and why it cannot be reached |
-//! | [`session`] | connecting, the session's life, reads and multis |
+//! | [`session`] | connecting, the session's life, reads and multis, within limits |
 //! | [`clock`] | what time it is by ZooKeeper's clock |
 //! | [`lease`] | how long a process may trust its session |
 //! | [`patience`] | when what is tried again and again is worth a word |
@@ -15,11 +15,10 @@
 //! | [`election`] | leader election by ephemeral sequential znodes |
 //! | [`membership`] | group membership by ephemeral znodes |
 //! | [`rendezvous`] | barriers: a conductor and its members go from point to point together |
-//! | [`bare`] | a session without safeguards, for measuring a service |
-//!
-//! This is the only module that imports the `zookeeper-client` crate.
+//! | `store` | the few verbs that carry a session, and the stores that have them |
+//! | `zookeeper` | Apache ZooKeeper as a store: nothing else imports the `zookeeper-client` crate |
+//! | [`bare`] | a session of ZooKeeper's without safeguards, for measuring a service |
 
-pub mod bare;
 pub mod clock;
 pub mod commit;
 pub mod connect;
@@ -32,6 +31,7 @@ pub mod patience;
 pub mod reader;
 pub mod rendezvous;
 pub mod session;
+mod store;
 pub mod watch;
 mod zookeeper;
 
@@ -45,3 +45,4 @@ pub use patience::Patience;
 pub use reader::{Reader, read_all};
 pub use session::{Session, State, Status};
 pub use znode::{Answer, Failure, MultiFailure, Node, Op, Refusal};
+pub use zookeeper::bare;

@@ -181,7 +181,7 @@ impl Follower {
         while let Ok(asked) = self.requests.try_recv() {
             self.answers = asked;
         }
-        self.session.sync().await?;
+        self.session.refresh().await?;
         if let Some((watch, _)) = watch {
             let events: Vec<Event> = std::iter::from_fn(|| watch.try_next()).collect();
             // Where everything is read anew, that shows what they did. Handed over by themselves, they would speak of znodes

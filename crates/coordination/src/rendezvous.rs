@@ -120,7 +120,7 @@ impl Member {
     ///
     /// Errors: a later point was called already, or there is no conductor.
     pub async fn join(session: &Session, calls: &str, path: &str) -> Result<Self, Missed> {
-        session.sync().await?;
+        session.refresh().await?;
         match session.get(calls).await?.map(|node| from_data(&node.data)) {
             None => return Err(Missed::Gone(calls.to_owned())),
             Some(0) => {}

@@ -7,8 +7,8 @@ use tokio::time::timeout;
 use znode::Failure;
 use zookeeper_client as zk;
 
-use super::connect::ConnectString;
-use crate::zookeeper::classify;
+use super::types::classify;
+use crate::connect::ConnectString;
 
 /// A session for measuring.
 #[derive(Debug)]
