@@ -9,7 +9,7 @@ const MAY_IMPORT: [(&str, &[&str]); 12] = [
     ("cli", &["client", "handlers", "shutdown", "spawn", "worker", "master", "run"]),
     ("client", &["closing", "run", "shutdown", "spawn", "spill", "unsuccessful"]),
     ("master", &["closing", "decide", "run", "shutdown", "spill", "unsuccessful"]),
-    ("worker", &["handlers", "run", "shutdown", "spawn", "spill", "unsuccessful"]),
+    ("worker", &["decide", "handlers", "run", "shutdown", "spawn", "spill", "unsuccessful"]),
     ("handlers", &["spawn"]),
     ("unsuccessful", &["run"]),
     ("closing", &[]),

@@ -21,14 +21,16 @@ pub(super) struct Entry {
     pub(super) stage: Stage,
 }
 
+/// How far a task is that this worker was assigned.
 pub(super) enum Stage {
     /// To be fetched, once the session can be trusted.
-    Stopped,
-    Loading,
-    Queued,
+    Interrupted,
+    Fetching,
+    /// For a slot, with what it needs; its turn is in the worker's queue.
+    Waiting(Arc<Fetched>),
     Running(InSlot),
     /// With what was run, where its outcome is committed: if that is refused, the attempt has failed for it.
-    Committing(Option<Arc<Fetched>>),
+    Completing(Option<Arc<Fetched>>),
     Over,
 }
 
@@ -60,19 +62,18 @@ impl Shift {
             match self.entries.remove(assignment).map(|entry| entry.stage) {
                 Some(Stage::Running(slot)) => {
                     info!(task = %assignment.task, "withdrawn: stopping it");
-                    self.busy -= 1;
                     self.hide(&assignment.task, &slot);
                     self.told_to_stop.push((Instant::now() + CANCEL_GRACE, slot.abort.clone()));
                     slot.stop_within(CANCEL_GRACE);
                 }
-                Some(Stage::Queued) => self.queue.retain(|(queued, _)| queued != assignment),
-                Some(Stage::Stopped | Stage::Loading | Stage::Committing(_) | Stage::Over) | None => {}
+                Some(Stage::Waiting(_)) => self.queue.retain(|waiting| waiting != assignment),
+                Some(Stage::Interrupted | Stage::Fetching | Stage::Completing(_) | Stage::Over) | None => {}
             }
         }
         for assignment in &self.list {
             if !self.entries.contains_key(assignment) {
                 self.fetcher.jobs.listed(&assignment.task.job);
-                self.entries.insert(assignment.clone(), Entry { zxid, runs: 0, stage: Stage::Loading });
+                self.entries.insert(assignment.clone(), Entry { zxid, runs: 0, stage: Stage::Fetching });
                 let load = self.fetcher.fetch(assignment.clone());
                 self.loading.push_back(load);
             }
@@ -84,8 +85,8 @@ impl Shift {
     /// Begins again what was stopped.
     pub(super) fn resume(&mut self) {
         for assignment in &self.list {
-            if let Some(Entry { stage: stage @ Stage::Stopped, .. }) = self.entries.get_mut(assignment) {
-                *stage = Stage::Loading;
+            if let Some(Entry { stage: stage @ Stage::Interrupted, .. }) = self.entries.get_mut(assignment) {
+                *stage = Stage::Fetching;
                 let load = self.fetcher.fetch(assignment.clone());
                 self.loading.push_back(load);
             }

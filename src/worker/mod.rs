@@ -5,6 +5,7 @@
 //! | here | a worker on one session, and the loop around all that may happen to it |
 //! | `list` | the list that the leader writes, and how far each of its entries is |
 //! | `fetch`, `at_hand` | reading what a task needs, and keeping what the next one needs too |
+//! | `slots` | which tasks begin, and what is stopped before it has ended |
 //! | `threads`, `attempt` | where handlers run, and one attempt there |
 //! | `progress` | what is seen of a task while it runs |
 //! | `ending` | how an attempt is ended in the tree |
@@ -30,6 +31,7 @@ mod fetch;
 mod list;
 mod progress;
 mod shortage;
+mod slots;
 mod threads;
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -38,7 +40,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use coordination::{CommitError, Committer, Failure, Node, Reader, Registration, Session, State, watch::NodeWatch};
-use futures::future::{BoxFuture, FutureExt, ready};
+use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{FuturesOrdered, FuturesUnordered, StreamExt};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout_at};
@@ -46,13 +48,13 @@ use tracing::{debug, info, warn};
 use tree::{Assignment, JobId, WORKERS, WorkerRecord};
 use znode::paths;
 
-use self::attempt::{Attempt, Ended};
+use self::attempt::Ended;
 use self::fetch::{FetchError, Fetched, Fetcher};
 use self::list::{Entry, Stage};
-use self::progress::{InSlot, SHOW_EVERY};
+use self::progress::SHOW_EVERY;
 use self::shortage::Shortage;
-use self::threads::{ATTEND_EVERY, Threads};
-use crate::handlers::{Cancelled, Handlers, Signals, Sink, Task, Token};
+use self::threads::{Threads, WAKE_EVERY};
+use crate::handlers::Handlers;
 use crate::run::Role;
 use crate::shutdown::Shutdown;
 
@@ -99,7 +101,6 @@ impl Role for Worker {
             queue: VecDeque::new(),
             loading: FuturesOrdered::new(),
             running: JoinSet::new(),
-            busy: 0,
             told_to_stop: Vec::new(),
             committing: FuturesUnordered::new(),
             stopping: None,
@@ -130,12 +131,11 @@ struct Shift {
     version: Option<i32>,
     /// What became of each entry of the list; kept until the leader drops the entry.
     entries: HashMap<Assignment, Entry>,
-    queue: VecDeque<(Assignment, Arc<Fetched>)>,
+    /// The entries that wait for a slot, in their order.
+    queue: VecDeque<Assignment>,
     loading: FuturesOrdered<Call<Result<Arc<Fetched>, FetchError>>>,
     /// What runs, and what was withdrawn and has not ended yet.
     running: JoinSet<Ended>,
-    /// How many slots are taken by entries of the list.
-    busy: usize,
     /// What was told to stop, and by when it must have. Until it has ended it keeps its slot: it may block a thread.
     told_to_stop: Vec<(Instant, AbortHandle)>,
     committing: FuturesUnordered<Call<Result<(), CommitError>>>,
@@ -162,8 +162,8 @@ impl Shift {
         let mut status = session.status();
         let mut tick = interval(SHOW_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut attend = interval(ATTEND_EVERY);
-        attend.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut wake = interval(WAKE_EVERY);
+        wake.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.fill_slots();
             if let Some(last_words) = self.stopping.map(|at| at + LAST_WORDS)
@@ -217,7 +217,7 @@ impl Shift {
                     warn!("not sure of the session any more: starting nothing");
                     self.paused = true;
                 }
-                () = sleep_until(session.lease().stop_by().into()), if self.paused && self.busy > 0 => {
+                () = sleep_until(session.lease().stop_by().into()), if self.paused && self.runs_any() => {
                     self.stop_running();
                 }
                 () = sleep(session.timeout() / 50), if self.paused => if session.lease().holds(Instant::now()) {
@@ -229,16 +229,14 @@ impl Shift {
                     self.end_overdue();
                     self.show();
                 }
-                _ = attend.tick(), if !self.running.is_empty() => self.threads.attend(),
+                _ = wake.tick(), if !self.running.is_empty() => self.threads.wake_one(),
                 _ = status.changed() => if status.borrow_and_update().state == State::Over {
                     return Err(Failure::SessionOver("expired or closed".to_owned()));
                 },
                 () = shutdown.requested(), if self.stopping.is_none() => {
                     info!(running = self.running.len(), grace = ?self.worker.grace, "finishing what runs, taking nothing new");
                     self.stopping = Some(Instant::now() + self.worker.grace);
-                    for (assignment, fetched) in std::mem::take(&mut self.queue) {
-                        self.hand_back(assignment, &fetched, None);
-                    }
+                    self.hand_back_waiting();
                 }
                 () = until(self.stopping), if !self.running.is_empty() => self.end_running(),
                 () = until(self.stopping.map(|at| at + LAST_WORDS)) => return Ok(()),
@@ -248,12 +246,12 @@ impl Shift {
 
     fn has_handed_everything_back(&self) -> bool {
         let at_work = !self.running.is_empty() || !self.loading.is_empty() || !self.committing.is_empty();
-        let stopped = |entry: &Entry| matches!(entry.stage, Stage::Stopped);
+        let stopped = |entry: &Entry| matches!(entry.stage, Stage::Interrupted);
         !at_work && self.queue.is_empty() && !self.entries.values().any(stopped)
     }
 
     fn fetched(&mut self, assignment: Assignment, fetched: Result<Arc<Fetched>, FetchError>) -> Result<(), Failure> {
-        if !matches!(self.entries.get(&assignment), Some(Entry { stage: Stage::Loading, .. })) {
+        if !matches!(self.entries.get(&assignment), Some(Entry { stage: Stage::Fetching, .. })) {
             return Ok(()); // withdrawn meanwhile
         }
         if let Ok(fetched) = &fetched {
@@ -264,8 +262,8 @@ impl Shift {
                 self.hand_back(assignment, &fetched, None);
             }
             Ok(fetched) => {
-                self.stage(&assignment, Stage::Queued);
-                self.queue.push_back((assignment, fetched));
+                self.stage(&assignment, Stage::Waiting(fetched));
+                self.queue.push_back(assignment);
             }
             Err(FetchError::Over) => {
                 self.fetcher.jobs.forget(&assignment.task.job);
@@ -275,121 +273,6 @@ impl Shift {
             Err(FetchError::Failed(failure)) => return Err(failure),
         }
         Ok(())
-    }
-
-    fn fill_slots(&mut self) {
-        while !self.paused {
-            let full = self.running.len() >= self.worker.slots as usize;
-            let blocked = if full { self.blocked() } else { 0 };
-            if full && blocked == 0 {
-                return;
-            }
-            let Some((assignment, fetched)) = self.queue.pop_front() else { return };
-            if full {
-                let lacking = format!("slots: {blocked} of its handlers block, were told to stop and have not");
-                return self.cannot_begin(assignment, &fetched, &lacking);
-            }
-            // To hand a task to another thread and back costs more than the lightest ones.
-            let light =
-                fetched.payload.as_ref().is_ok_and(|payload| self.worker.handlers.is_light(&fetched.job.kind, payload));
-            let threads = if light { None } else { Some(self.threads.handle().cloned()) };
-            let threads = match threads.transpose() {
-                Ok(threads) => threads,
-                Err(lacking) => return self.cannot_begin(assignment, &fetched, &lacking),
-            };
-            let Some(entry) = self.entries.get_mut(&assignment) else { continue };
-            entry.runs += 1;
-            let (signals, attempt) = (Arc::new(Signals::default()), fetched.state.attempt + 1);
-            let task = Task {
-                id: assignment.task.clone(),
-                attempt,
-                token: Token { zxid: entry.zxid, run: entry.runs },
-                args: fetched.job.args.clone(),
-                payload: fetched.payload.clone().unwrap_or_default(),
-                cancelled: Cancelled(signals.clone()),
-                sink: Sink(signals.clone()),
-            };
-            debug!(task = %task.id, attempt = task.attempt, kind = fetched.job.kind, "running");
-            let running = match &fetched.payload {
-                Ok(_) => self.worker.handlers.run(&fetched.job.kind, task),
-                Err(error) => Some(ready(Err(error.clone())).boxed()),
-            };
-            let attempt = Attempt {
-                worker: self.id.clone(),
-                assignment,
-                fetched: fetched.clone(),
-                running,
-                signals: signals.clone(),
-            };
-            let abort = match threads {
-                Some(threads) => self.running.spawn_on(attempt.run(), &threads),
-                None => self.running.spawn(attempt.run()),
-            };
-            let slot = InSlot { fetched, signals, abort, since: Instant::now(), shown: false };
-            entry.stage = Stage::Running(slot);
-            self.busy += 1;
-        }
-    }
-
-    /// How many should have stopped and have not: whatever they do they do not yield, and cannot be dropped.
-    fn blocked(&mut self) -> usize {
-        let now = Instant::now();
-        self.told_to_stop.retain(|(_, abort)| !abort.is_finished());
-        self.told_to_stop.iter().filter(|(by, _)| *by < now).count()
-    }
-
-    /// Ends attempts whose time is over, with what they may take to end by themselves: a handler that blocks its thread blocks
-    /// also the clock of its attempt.
-    fn end_overdue(&mut self) {
-        let now = Instant::now();
-        let overdue = self.entries.iter().filter_map(|(assignment, entry)| {
-            let Stage::Running(slot) = &entry.stage else { return None };
-            let limit = slot.fetched.job.policy.timeout_ms.map(Duration::from_millis)?;
-            let over = now.saturating_duration_since(slot.since) > limit.saturating_add(CANCEL_GRACE);
-            over.then(|| (assignment.clone(), slot.fetched.clone(), slot.abort.clone(), limit))
-        });
-        for (assignment, fetched, abort, limit) in overdue.collect::<Vec<_>>() {
-            abort.abort();
-            let run = abort.id();
-            self.told_to_stop.push((now, abort));
-            let end = attempt::failed(&self.id, &fetched, attempt::timed_out(limit));
-            self.ended(run, Ended { assignment, fetched, end });
-        }
-    }
-
-    /// The session may be over: others may be given what runs here. It is begun again if the session lives after all.
-    fn stop_running(&mut self) {
-        warn!(running = self.running.len(), "stopping what runs: the session cannot be trusted");
-        let mut entries = std::mem::take(&mut self.entries);
-        for (assignment, entry) in &mut entries {
-            if let Stage::Running(slot) = &entry.stage {
-                self.hide(&assignment.task, slot);
-                self.told_to_stop.push((Instant::now(), slot.abort.clone()));
-                entry.stage = Stage::Stopped;
-            }
-        }
-        self.entries = entries;
-        self.busy = 0;
-        self.running.abort_all(); // what blocks stays in it until it has ended
-    }
-
-    /// The grace is over: what still runs is stopped and handed back.
-    fn end_running(&mut self) {
-        self.running = JoinSet::new();
-        self.busy = 0;
-        let running = |(assignment, entry): (&Assignment, &Entry)| match &entry.stage {
-            Stage::Running(slot) => {
-                self.hide(&assignment.task, slot);
-                Some((assignment.clone(), slot.fetched.clone()))
-            }
-            Stage::Stopped | Stage::Loading | Stage::Queued | Stage::Committing(_) | Stage::Over => None,
-        };
-        let stopped: Vec<_> = self.entries.iter().filter_map(running).collect();
-        for (assignment, fetched) in stopped {
-            let error =
-                format!("its worker stopped, after a grace of {}", humantime::format_duration(self.worker.grace));
-            self.hand_back(assignment, &fetched, Some(error));
-        }
     }
 }
 

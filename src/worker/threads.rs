@@ -15,8 +15,8 @@ use crate::spawn::blocking;
 const THREADS_MAX: usize = 64;
 /// How long the end of what was stopped is waited for.
 const END_GRACE: Duration = Duration::from_secs(1);
-/// How often [`Threads::attend`] is to be called while anything runs.
-pub(super) const ATTEND_EVERY: Duration = Duration::from_millis(50);
+/// How often [`Threads::wake_one`] is to be called while anything runs.
+pub(super) const WAKE_EVERY: Duration = Duration::from_millis(50);
 
 /// The threads of one worker's handlers, started when they are first needed.
 pub(super) struct Threads {
@@ -43,7 +43,7 @@ impl Threads {
 
     /// Wakes an idle thread, which then looks after clocks and sockets. Of these threads one does that at a time; if it runs into
     /// a handler that blocks, nobody does it, and every other handler waits, until something wakes another thread.
-    pub(super) fn attend(&self) {
+    pub(super) fn wake_one(&self) {
         if let Some(runtime) = &self.runtime {
             drop(runtime.spawn(async {}));
         }
