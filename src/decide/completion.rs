@@ -86,8 +86,8 @@ pub enum Next {
     Unsayable(String),
 }
 
-/// What follows when operation `at` of a write was refused. `outcome`: the write was to store an outcome. There is no third
-/// write, but for the one that marks a task dead, so this comes to an end.
+/// What follows when operation `at` of a write was refused. `outcome`: the write was to store an outcome. What is
+/// written instead of one is no outcome, and if that is refused nothing else is written: two writes at most.
 pub fn refused(assignment: &Assignment, outcome: bool, at: usize, refusal: &Refusal) -> Next {
     let task = &assignment.task;
     match refusal {

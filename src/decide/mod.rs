@@ -1,4 +1,5 @@
-//! Pure decisions: what a master knows, what it assigns next, and what else it does for jobs. No clock, no I/O, no await.
+//! Pure decisions: what a master knows, what it assigns next, what else it does for jobs, and how a
+//! worker ends an attempt. No clock, no I/O, no await.
 
 pub mod assign;
 pub mod completion;
