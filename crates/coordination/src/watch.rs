@@ -1,4 +1,4 @@
-//! Watches, within what one session can carry: each takes its share of a [`Budget`], and gives it back when dropped.
+//! Watches, within what one session can carry: each takes its share of a budget, and gives it back when dropped.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,4 +1,4 @@
-//! A session without any of the safeguards of [`Session`](super::session::Session): each call is sent as it is, at once, and
+//! A session without any of the safeguards of [`Session`](crate::Session): each call is sent as it is, at once, and
 //! fails as it fails. For measuring a ZooKeeper service, and for nothing else.
 
 use std::time::Duration;
