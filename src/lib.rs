@@ -15,7 +15,8 @@
 //! | [`worker`] | take assignments, run handlers, commit outcomes |
 //! | [`handlers`] | what workers run: the trait that you implement, and `sleep`, `echo`, `exec` |
 //! | [`run`](fn@run) | a role on one session after another |
-//! | [`decide`] | pure: what a master knows, what it assigns next, what else it does for jobs |
+//! | `steps` | steps of the protocol that are more than one multi, for whichever role takes them |
+//! | [`decide`] | pure: what a master knows and assigns next, what else it does for jobs; what the submitter of a job does next |
 //! | [`spill`] | payloads and results that are too large for the tree |
 //! | `crates/tree` | what is stored in the tree: identifiers, paths, records, and each step of `docs/protocol.md` as a function |
 //! | `crates/coordination` | sessions and recipes on ZooKeeper: election, membership, mirror, group commit; they know nothing of tasks |
@@ -58,7 +59,6 @@
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod client;
-mod closing;
 pub mod decide;
 pub mod handlers;
 pub mod master;
@@ -66,7 +66,7 @@ mod run;
 pub mod shutdown;
 mod spawn;
 pub mod spill;
-mod unsuccessful;
+mod steps;
 pub mod worker;
 
 pub use client::{Client, ClientError, Finished, FinishedStatus, Job, JobSpec, Results, open};

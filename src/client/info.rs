@@ -9,7 +9,7 @@ use serde::Serialize;
 use tree::{Attempt, JobId, JobRecord, Outcome, TaskId, TaskState, WORKERS, task_number};
 use znode::paths;
 
-use super::ending::{Stored, stored};
+use super::stored::{Stored, stored};
 use super::view::{Herd, NOBODY_LEADS, herd, worker_record};
 use super::{Client, ClientError, Finished, Selected};
 

@@ -12,9 +12,9 @@ use tree::{
 use znode::paths;
 
 use super::health::somebody_leads;
-use super::{Client, ClientError, Selected, close};
+use super::{Client, ClientError, Selected};
 use crate::run::{TRIES_MAX, gave_up};
-use crate::unsuccessful;
+use crate::steps;
 
 /// How many tasks are read or written at a time.
 const CHUNK: usize = 1_000;
@@ -106,10 +106,11 @@ impl Client {
             let ops = transitions::cancel(&task, outcome);
             let (committer, reader) = (&committer, &reader);
             async move {
-                let ended = unsuccessful::commit(committer, reader, &task.job, ops).await;
-                let ended = if unsuccessful::has_no_place(&ended) {
+                let ended = steps::end_without_success(committer, reader, &task.job, ops).await;
+                let ended = if steps::has_no_place(&ended) {
                     // Its outcome is whatever stands there.
-                    unsuccessful::commit(committer, reader, &task.job, vec![transitions::cancel_alone(&task)]).await
+                    steps::end_without_success(committer, reader, &task.job, vec![transitions::cancel_alone(&task)])
+                        .await
                 } else {
                     ended
                 };
@@ -200,7 +201,7 @@ impl Client {
             for name in names.iter().filter(|name| later_job(name).is_some()) {
                 self.delete(paths::join(&job.data_path(), name)).await?; // that job will be aborted
             }
-            close(self.session(), job).await?;
+            steps::close(self.session(), job).await?;
         }
         Ok(forgotten)
     }

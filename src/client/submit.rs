@@ -1,8 +1,8 @@
 //! A job of one's own: open, submit, seal, receive each outcome, collect, close.
 //!
-//! [`Job`] and [`Results`] are the two ends of a task that holds the session and does the work, see
-//! `submitter.rs`. If the process dies, the job goes on without it, and anybody can collect it once it
-//! is sealed.
+//! [`Job`] and [`Results`] are two handles of one task, which holds the session and does the work: `submitter.rs`. If this
+//! process dies, the tasks that were acknowledged are done all the same, and anybody can collect their outcomes once the job is
+//! sealed.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use tree::{
 };
 use znode::paths;
 
-use super::submitter::{Command, Ends, Submission, Submitter, UNACKNOWLEDGED_MAX};
+use super::submitter::{Command, Delivery, Ends, NewTask, Submitter, UNACKNOWLEDGED_MAX};
 use super::{CONNECT, ClientError, Finished, Limit};
 use crate::run::{TRIES_MAX, gave_up};
 use crate::spawn::blocking_even_here;
@@ -75,8 +75,9 @@ pub struct Job {
 /// Receives the outcomes of an open job, in the order in which they come. Dropping it leaves them in the tree.
 #[derive(Debug)]
 pub struct Results {
-    finished: mpsc::UnboundedReceiver<(TaskId, Finished)>,
-    delivered: mpsc::UnboundedSender<TaskId>,
+    deliveries: mpsc::UnboundedReceiver<Delivery>,
+    taken: mpsc::UnboundedSender<TaskId>,
+    /// What was delivered last, where its being dealt with is to be told.
     last: Option<TaskId>,
     ended: Option<oneshot::Receiver<Result<(), ClientError>>>,
 }
@@ -112,15 +113,15 @@ pub async fn open(config: &SessionConfig, spec: JobSpec, rng: &mut impl Rng) -> 
         session.close().await;
     };
     let (commands, received) = mpsc::channel(UNACKNOWLEDGED_MAX);
-    let (finished_in, finished) = mpsc::unbounded_channel();
-    let (delivered, deliveries) = mpsc::unbounded_channel();
+    let (deliveries_in, deliveries) = mpsc::unbounded_channel();
+    let (taken_in, taken) = mpsc::unbounded_channel();
     let (ended_in, ended) = oneshot::channel();
-    let ends = Ends { commands: received, finished: finished_in, deliveries };
+    let ends = Ends { commands: received, deliveries: deliveries_in, taken };
     let submitter = Submitter::new(config.clone(), id.clone(), client, record, spec.limit, ends);
     tokio::spawn(async move {
         let _ = ended_in.send(submitter.run(session).await);
     });
-    Ok((Job { id, spill, commands }, Results { finished, delivered, last: None, ended: Some(ended) }))
+    Ok((Job { id, spill, commands }, Results { deliveries, taken: taken_in, last: None, ended: Some(ended) }))
 }
 
 /// What is said from now on, as moments.
@@ -229,7 +230,7 @@ impl Job {
             return Err(ClientError::TooLarge(payload.len()));
         }
         let (reply, answer) = oneshot::channel();
-        self.commands.send(Command::Submit(Submission { payload, reply })).await.map_err(|_| not_attended())?;
+        self.commands.send(Command::Submit(NewTask { payload, reply })).await.map_err(|_| not_attended())?;
         Ok(async { answer.await.unwrap_or_else(|_| Err(not_attended())) })
     }
 
@@ -251,10 +252,10 @@ impl Results {
     /// Asking for the next one says that the one before was dealt with: only then is its outcome removed.
     pub async fn next(&mut self) -> Result<Option<Finished>, ClientError> {
         if let Some(last) = self.last.take() {
-            let _ = self.delivered.send(last);
+            let _ = self.taken.send(last);
         }
-        if let Some((task, finished)) = self.finished.recv().await {
-            self.last = Some(task);
+        if let Some((last, finished)) = self.deliveries.recv().await {
+            self.last = last;
             return Ok(Some(finished));
         }
         match self.ended.take() {
@@ -265,7 +266,7 @@ impl Results {
 
     /// Leaves the outcomes in the tree; returns once everything was submitted and sealed, and the session closed.
     pub async fn leave(mut self) -> Result<(), ClientError> {
-        self.finished.close();
+        self.deliveries.close();
         let ended = self.ended.take();
         drop(self);
         match ended {

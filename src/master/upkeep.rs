@@ -10,7 +10,7 @@ use tree::{JobId, JobRecord, Outcome, TaskId, Withdrawn, has_tasks, transitions}
 use super::{Setback, Standing};
 use crate::decide::upkeep::{Duty, duties};
 use crate::spill;
-use crate::{closing, unsuccessful};
+use crate::steps;
 
 /// Something that is done beside the planning, one at a time.
 pub(super) struct Beside<T>(Option<JoinHandle<T>>);
@@ -134,7 +134,7 @@ impl Hand {
                 Ok(()) => gone.push(task.clone()),
                 Err(CommitError::Refused { at: 0, refusal: Refusal::NoNode, .. }) => gone.push(task.clone()),
                 // Its outcome is whatever stands there.
-                ended if unsuccessful::has_no_place(&ended) => {
+                ended if steps::has_no_place(&ended) => {
                     self.unless_gone(vec![transitions::cancel_alone(task)]).await?;
                 }
                 Err(error) => refused(error).map(|refusal| debug!(%task, %refusal, "it cannot be ended"))?,
@@ -155,7 +155,7 @@ impl Hand {
         }
         info!(%job, %after, left = record.after.len() - 1, withdrawn = record.withdrawn.is_some(), "released");
         ops.push(transitions::release(job, record, after, version));
-        ops.extend(closing::hold(&self.session, after, job).await?);
+        ops.extend(steps::let_go(&self.session, after, job).await?);
         self.write(ops).await?;
         // Its client may have left it open for this.
         match self.record(after).await? {
@@ -183,7 +183,7 @@ impl Hand {
         let has_data = self.session.get(&job.data_path()).await?.is_some(); // somebody's hand may have removed it
         let record = self.record(job).await?.map(|(record, _)| record);
         let ties = match &record {
-            Some(record) => closing::ties(&self.session, job, record).await?,
+            Some(record) => steps::ties(&self.session, job, record).await?,
             None => Vec::new(),
         };
         let stored: Option<&[String]> = has_data.then_some(&[]);

@@ -15,7 +15,7 @@ use super::fetch::Fetched;
 use super::list::{Entry, Stage};
 use super::{Shift, lost_registration};
 use crate::decide::completion::{self, Context, Next};
-use crate::unsuccessful;
+use crate::steps;
 
 impl Shift {
     /// A run has ended that says how. One that was withdrawn says nothing any more, though its task be given back to this worker
@@ -43,7 +43,7 @@ impl Shift {
         let (committer, reader) = (self.committer.clone(), self.fetcher.reader.clone());
         self.stage(&assignment, Stage::Completing(Some(fetched)));
         let commit = async move {
-            let committed = unsuccessful::commit(&committer, &reader, &assignment.task.job, ops).await;
+            let committed = steps::end_without_success(&committer, &reader, &assignment.task.job, ops).await;
             (assignment, committed)
         };
         self.committing.push(commit.boxed());

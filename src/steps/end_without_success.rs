@@ -1,23 +1,25 @@
-//! The end of a task that is not done: its job is marked in the same step, because jobs after it depend on its success.
+//! The steps *complete* and *cancel*, of a task that failed or is not to be done: the same multi marks its job as failed, because
+//! the jobs that come after that one depend on its success.
 
 use coordination::{CommitError, Committer, Failure, Op, Reader, Refusal};
 use tree::{JobId, JobRecord, transitions, transitions::OUTCOME_AT};
 
 use crate::run::{TRIES_MAX, gave_up};
 
-/// Whether a [`cancel`](transitions::cancel) was refused because the task can have no outcome: it has no payload, or somebody has set that.
-/// Then the task is to be deleted alone.
-pub(super) fn has_no_place(ended: &Result<(), CommitError>) -> bool {
+/// Whether a [`cancel`](transitions::cancel) was refused because there is no place for an outcome: the task has no payload, or
+/// somebody has set that. Then the task is to be deleted alone.
+pub(crate) fn has_no_place(ended: &Result<(), CommitError>) -> bool {
     matches!(
         ended,
         Err(CommitError::Refused { at: OUTCOME_AT, refusal: Refusal::NoNode | Refusal::BadVersion, unanswered: false })
     )
 }
 
-/// Commits `ops`, which end a task of `job` without success, and marks the job's record where nobody has yet.
+/// Commits `ops`, which end a task of `job`, and marks the job's record where nobody has yet.
 ///
-/// Errors: as of [`Committer::commit`]; `at` counts within `ops`.
-pub(super) async fn commit(
+/// Errors: as of [`Committer::commit`]; `at` counts within `ops`, and is their number where others changed the record all the
+/// time.
+pub(crate) async fn end_without_success(
     committer: &Committer,
     reader: &Reader,
     job: &JobId,

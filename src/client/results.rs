@@ -1,147 +1,24 @@
-//! A job known by its name: waiting for it, and collecting its outcomes. Any process can do this, at any time, whatever
-//! became of the one that submitted it.
+//! Collecting the outcomes of a job that is known by its name. Any process can do this, at any time, whatever became of the
+//! one that submitted it.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::io;
-use std::time::Duration;
 
-use coordination::{Change, Committer, Failure, Mirror, Reader, Scope, Session, SessionConfig};
+use coordination::{Committer, Failure, Reader};
 use futures::future::{join, join_all};
-use tokio::time::sleep;
-use tree::{JobId, JobRecord, TaskId, TaskState, task_number, transitions};
+use tree::{JobId, TaskId, TaskState, task_number, transitions};
 use znode::paths;
 
-use super::ending::{Stored, stored};
 use super::manage::already_gone;
-use super::{CONNECT, ClientError, Finished, FinishedStatus, RECONNECT, close, show};
+use super::stored::{Stored, stored};
+use super::{Client, ClientError, Finished, Tally, attend};
+use crate::steps;
 
 /// How many znodes are read, delivered and removed at a time.
 const CHUNK: usize = 250;
-/// How often a job that has nothing outstanding is asked whether it was sealed by now.
-const ASK_SEALED_EVERY: Duration = Duration::from_millis(500);
-
-/// A client that looks at jobs and the herd.
-#[derive(Debug)]
-pub struct Client {
-    config: SessionConfig,
-    session: Session,
-}
-
-/// How far a job is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Tasks done.
-    pub done: usize,
-    /// Tasks that ended otherwise: failed, dead, cancelled, aborted, lost.
-    pub failed: usize,
-    /// How many of these were lost: somebody deleted their znodes by hand.
-    pub lost: usize,
-    /// Tasks waiting or running.
-    pub outstanding: usize,
-    /// Whether all was submitted.
-    pub sealed: bool,
-}
-
-impl Tally {
-    /// Counts a task that has ended.
-    pub fn count(&mut self, finished: &Finished) {
-        if finished.is_done() {
-            self.done += 1
-        } else {
-            self.failed += 1
-        }
-        self.lost += usize::from(finished.status == FinishedStatus::Lost);
-    }
-}
 
 impl Client {
-    /// Connects within 10 s.
-    pub async fn connect(config: &SessionConfig) -> Result<Self, ClientError> {
-        Ok(Client { config: config.clone(), session: Session::connect(config, CONNECT).await? })
-    }
-
-    /// The session, for reading the tree.
-    pub fn session(&self) -> &Session {
-        &self.session
-    }
-
-    /// Ends the session.
-    pub async fn close(self) {
-        self.session.close().await;
-    }
-
-    pub(super) async fn record(&self, job: &JobId) -> Result<(JobRecord, i32), ClientError> {
-        let node = self.session.get(&job.path()).await?.ok_or_else(|| ClientError::NotFound(job.clone()))?;
-        let malformed = |error| ClientError::Malformed { path: job.path(), error };
-        Ok((JobRecord::from_json(&node.data).map_err(malformed)?, node.version))
-    }
-
-    /// Watches until the job is sealed and nothing of it is outstanding; removes nothing and seals nothing. Survives
-    /// the end of its session. `progress` hears of every change.
-    ///
-    /// Errors: no such job, or it was closed meanwhile.
-    pub async fn wait(&mut self, job: &JobId, mut progress: impl FnMut(&Tally)) -> Result<Tally, ClientError> {
-        loop {
-            match self.wait_on_session(job, &mut progress).await {
-                Err(ClientError::Failed(Failure::SessionOver(_))) => {
-                    self.session.close().await;
-                    self.session = Session::connect(&self.config, RECONNECT).await?;
-                }
-                done => return done,
-            }
-        }
-    }
-
-    async fn wait_on_session(&self, job: &JobId, progress: &mut impl FnMut(&Tally)) -> Result<Tally, ClientError> {
-        let scope = Scope { levels: 1, read_created: |_| false, read_changed: |_| true, remember_leaves: false };
-        let mut mirror = Mirror::start(self.session.clone(), &job.path(), scope);
-        let mut outstanding: BTreeSet<u32> = BTreeSet::new();
-        let (mut known, mut sealed) = (false, false);
-        let dead = |data: &[u8]| TaskState::from_json(data).is_ok_and(|state| state.dead);
-        loop {
-            if known {
-                progress(&Tally { outstanding: outstanding.len(), sealed, ..Tally::default() });
-                if outstanding.is_empty() && !sealed {
-                    sealed = self.record(job).await?.0.sealed;
-                }
-                if outstanding.is_empty() && sealed {
-                    let tally = self.tally(job).await?;
-                    if tally.outstanding == 0 {
-                        return Ok(tally);
-                    } // else one was retried while they were counted
-                }
-            }
-            tokio::select! {
-                changes = mirror.next() => {
-                    let over = || Failure::SessionOver("expired or closed".to_owned());
-                    for change in changes.ok_or_else(over)? {
-                        match change {
-                            Change::RootGone => return Err(ClientError::NotFound(job.clone())),
-                            Change::Snapshot { nodes, .. } => {
-                                let alive = nodes.iter().filter(|(_, node)| !node.as_ref().is_some_and(|n| dead(&n.data)));
-                                outstanding = alive.filter_map(|(name, _)| task_number(name).ok()).collect();
-                                sealed = self.record(job).await?.0.sealed;
-                                known = true;
-                            }
-                            Change::Created(name, _) => outstanding.extend(task_number(&name)),
-                            Change::Changed(name, node) => {
-                                // One that is gone by now is heard of next.
-                                if let (Ok(n), Some(node)) = (task_number(&name), node) {
-                                    if dead(&node.data) { outstanding.remove(&n) } else { outstanding.insert(n) };
-                                }
-                            }
-                            Change::Deleted(name) => if let Ok(n) = task_number(&name) {
-                                outstanding.remove(&n);
-                            },
-                        }
-                    }
-                }
-                () = sleep(ASK_SEALED_EVERY), if known && outstanding.is_empty() => {}
-            }
-        }
-    }
-
-    async fn tally(&self, job: &JobId) -> Result<Tally, ClientError> {
+    pub(super) async fn tally(&self, job: &JobId) -> Result<Tally, ClientError> {
         Ok(Tally { sealed: true, ..self.all_ended(job, None, &mut |_| Ok(())).await?.tally })
     }
 
@@ -152,7 +29,7 @@ impl Client {
         job: &JobId,
         remover: Option<&Committer>,
         deliver: &mut (impl FnMut(&[Finished]) -> io::Result<()> + Send),
-    ) -> Result<Ended, ClientError> {
+    ) -> Result<Collected, ClientError> {
         let reader = Reader::start(self.session.clone());
         let names = |names: Option<Vec<String>>| {
             let mut numbers: Vec<u32> = names.unwrap_or_default().iter().filter_map(|n| task_number(n).ok()).collect();
@@ -167,7 +44,7 @@ impl Client {
             }
             Ok::<usize, ClientError>(tasks.len())
         };
-        let (mut ended, mut taken, mut removed) = (Ended::default(), Vec::new(), 0);
+        let (mut ended, mut taken, mut removed) = (Collected::default(), Vec::new(), 0);
         let mut delivered = HashSet::new();
         let mut hand_over = |finished: &[Finished], removed| {
             let delivered = if finished.is_empty() { Ok(()) } else { deliver(finished) };
@@ -194,9 +71,9 @@ impl Client {
                 if matches!(stored, Stored::NotEnded | Stored::Nothing) {
                     continue;
                 }
-                let Some(ending) = stored.ending(&task).await else { continue };
-                finished.push(ending.finished);
-                if let Some(version) = ending.remains {
+                let Some(task_ended) = stored.ended(&task).await else { continue };
+                finished.push(task_ended.told);
+                if let Some(version) = task_ended.left_at {
                     delivered.insert(task.n);
                     taken.push((task, version));
                 }
@@ -256,7 +133,7 @@ impl Client {
             return Err(ClientError::NotSealed(job.clone()));
         }
         let client = job.client_path(&paths::uid(&mut rand::rng()));
-        show(&self.session, &client).await?;
+        attend(&self.session, &client).await?;
         let committer = Committer::start(self.session.clone(), None);
         let ended = match self.all_ended(job, Some(&committer), &mut deliver).await {
             Err(error @ ClientError::Undelivered { .. }) => {
@@ -265,15 +142,17 @@ impl Client {
             }
             ended => ended?,
         };
-        if ended.tally.outstanding > 0 || ended.dead > 0 || !close(&self.session, job).await? {
+        if ended.tally.outstanding > 0 || ended.dead > 0 || !steps::close(&self.session, job).await? {
             self.delete(client).await?;
         }
         Ok(Tally { sealed, ..ended.tally })
     }
 }
 
+/// What was handed over.
 #[derive(Default)]
-struct Ended {
+struct Collected {
     tally: Tally,
+    /// How many dead tasks, which stay.
     dead: usize,
 }

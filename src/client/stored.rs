@@ -1,9 +1,10 @@
-//! What is left of a task whose znode is gone, and what that says of its end.
+//! What is stored of a task whose znode is gone, and what that says of its end.
 
 use coordination::{Failure, Node, Reader, Refusal};
 use tree::TaskId;
 
 use super::Finished;
+use crate::decide::submission::Ended;
 
 /// What is stored of a task whose znode seemed to be gone.
 #[derive(Debug)]
@@ -20,18 +21,10 @@ pub(super) enum Stored {
     Unreadable(Refusal),
 }
 
-/// How a task ended.
-#[derive(Debug)]
-pub(super) struct Ending {
-    pub(super) finished: Finished,
-    /// At which version what is left of it is to be removed, by whoever was told.
-    pub(super) remains: Option<i32>,
-}
-
 impl Stored {
     /// How the task ended; `None` where it has not.
-    pub(super) async fn ending(self, task: &TaskId) -> Option<Ending> {
-        let (finished, remains) = match self {
+    pub(super) async fn ended(self, task: &TaskId) -> Option<Ended<Finished>> {
+        let (told, left_at) = match self {
             Stored::Outcome(node) => (Finished::with_outcome(task, &node.data).await, Some(1)),
             Stored::Lost => (Finished::lost(task), Some(0)),
             Stored::Nothing => (Finished::gone(task), None),
@@ -39,15 +32,15 @@ impl Stored {
             Stored::Unreadable(refusal) => (Finished::without_outcome(task, refusal), None),
             Stored::NotEnded => return None,
         };
-        Some(Ending { finished, remains })
+        Some(Ended { told, left_at })
     }
 }
 
-/// Reads how a task ended. Its submission must have been acknowledged, or seen, before.
+/// Reads what is stored of a task. Its submission must have been acknowledged, or seen, before.
 ///
-/// Whoever ends a task deletes its znode and sets its data, or deletes both, in one step. So where the znode is gone, and the
-/// payload is there *afterwards*, neither will ever change. The two are read in this order; a session's reads never go back in
-/// time.
+/// Whoever ends a task deletes its znode and sets its data, or deletes both, in one step. So where the znode was found to be
+/// gone, and the data is a payload when it is read *after that*, neither will ever change: the task is lost. The reads are made
+/// in that order, on one session, whose reads never go back in time.
 pub(super) async fn stored(reader: &Reader, task: &TaskId) -> Result<Stored, Failure> {
     match read(reader, task).await {
         Err(Failure::Refused(refusal)) => Ok(Stored::Unreadable(refusal)),
