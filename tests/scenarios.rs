@@ -3,9 +3,8 @@
 use std::process::Command;
 
 fn passes(scenario: &str) {
-    let root = env!("CARGO_MANIFEST_DIR");
-    let bin = std::path::Path::new(env!("CARGO_BIN_EXE_master")).parent().expect("a folder");
-    let run = Command::new(format!("{root}/scenarios/run")).arg(scenario).env("HERDSMAN_BIN", bin).output();
+    // It builds what it runs, the laboratory's programs too: they are another package's, and no test of this one builds them.
+    let run = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios/run")).arg(scenario).output();
     let run = run.expect("scenarios/run can be run");
     let (out, err) = (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
     assert!(run.status.success(), "{out}{err}");

@@ -131,7 +131,8 @@ impl World {
                 }
             }
             Action::CloseBySomebody => {
-                if self.tree.close() && self.watched {
+                let closed = self.tree.close();
+                if closed && self.watched {
                     self.hand_over(Event::JobGone, &[]);
                 }
             }
