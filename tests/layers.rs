@@ -89,3 +89,20 @@ fn decisions_are_pure() {
         assert_eq!(found, None, "{}", path.display());
     }
 }
+
+#[test]
+fn only_the_store_knows_the_client_crate() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let crates =
+        fs::read_dir(root.join("crates")).expect("it can be read").map(|entry| entry.expect("it can be").path());
+    let mut left: Vec<PathBuf> = crates.chain([root.to_owned()]).map(|each| each.join("src")).collect();
+    let mut knowing = BTreeSet::new();
+    while let Some(path) = left.pop() {
+        if let Ok(entries) = fs::read_dir(&path) {
+            left.extend(entries.map(|entry| entry.expect("it can be read").path()));
+        } else if fs::read_to_string(&path).is_ok_and(|text| text.contains("use zookeeper_client")) {
+            knowing.insert(path.parent().expect("a folder").to_owned());
+        }
+    }
+    assert_eq!(knowing, BTreeSet::from([root.join("crates/coordination/src/zookeeper")]));
+}

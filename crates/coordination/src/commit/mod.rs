@@ -12,25 +12,33 @@
 //!   applied once more. It is settled by *reading*, on the same session after a sync: a multi is one step, so a single
 //!   *witness* tells of all of it, and the whole batch is answered at once.
 //!
+//! | file | what it holds |
+//! |---|---|
+//! | here | gathering, sending, and taking out what is refused |
+//! | `foretell` | what a refusal and a read tell of the other transactions of a batch |
+//! | `settle` | what became of a batch whose answer was lost |
+//!
 //! The witness of a transaction is its first operation. Whoever commits chooses one whose effect tells: a create of a path
 //! that nobody else creates, and that nobody removes while the guard holds; a delete of a path that is never created again;
 //! a set at a version. Others (a set at any version, a check) tell nothing, and are sent again: they must be harmless twice.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+mod foretell;
+mod settle;
+
 use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
-use znode::{Answer, Failure, MULTI_OPS_MAX, Node, Op, REQUEST_BYTES_MAX, Refusal};
+use znode::{Failure, MULTI_OPS_MAX, Op, REQUEST_BYTES_MAX, Refusal};
 
+use self::foretell::{Held, is_foretold, look_ahead};
+use self::settle::settle;
 use super::patience::Patience;
-use super::reader::{Appetite, read_all};
+use super::reader::Appetite;
 use super::session::{LOST_MAX, Session};
 
 /// The size up to which a batch grows. One larger transaction still goes, alone.
 const BATCH_BYTES: usize = 256 * 1024;
-/// How much is read to look ahead after one refusal: versions are wanted, and payloads come with them.
-const LOOK_AHEAD_BYTES: usize = 4 * 1024 * 1024;
 
 /// Why a transaction was not applied.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -63,12 +71,6 @@ struct Transaction {
     ops: Vec<Op>,
     bytes: usize,
     reply: Reply,
-}
-
-/// A transaction that is refused once what is sent before it is applied, and how. It is sent only if that is not.
-struct Held {
-    transaction: Transaction,
-    refused: CommitError,
 }
 
 /// Commits transactions in groups, in the order of the calls. Dropping it ends its task after what was handed in.
@@ -187,222 +189,6 @@ fn with_held(mut batch: Vec<Transaction>, held: Vec<Held>) -> Vec<Transaction> {
     batch.extend(held.into_iter().map(|held| held.transaction));
     batch.sort_by_key(|t| t.turn);
     batch
-}
-
-/// Whether what is there tells that another operation would be refused like this.
-fn is_foretold(refusal: &Refusal) -> bool {
-    match refusal {
-        Refusal::NoNode | Refusal::NodeExists | Refusal::BadVersion => true,
-        Refusal::NotEmpty | Refusal::TooLarge { .. } | Refusal::Other(_) => false,
-    }
-}
-
-/// After operation `at` of a transaction was refused: reads what the others begin with, and what they have at that place,
-/// and answers those that would be refused. Returns those to be sent, and those that one of these makes refused.
-///
-/// The read shows the tree as of that refusal or later, and all of these were asked for before it: a refusal that it foretells
-/// is as good as the server's.
-async fn look_ahead(
-    session: &Session,
-    batch: Vec<Transaction>,
-    at: usize,
-    appetite: &mut Appetite,
-) -> (Vec<Transaction>, Vec<Held>) {
-    if batch.len() < 2 {
-        return (batch, Vec::new());
-    }
-    let places = BTreeSet::from([0, at]);
-    let asked = batch.iter().flat_map(|t| places.iter().filter_map(|at| t.ops.get(*at)));
-    let paths: BTreeSet<String> = asked.map(|op| op.path().to_owned()).collect();
-    // What cannot be read, or is not for its size, tells nothing: the server will.
-    let asked: Vec<&str> = paths.iter().map(String::as_str).collect();
-    let nodes = appetite.read_some(session, &asked, LOOK_AHEAD_BYTES).await.unwrap_or_default();
-    let seen = |answer: Answer<Node>| match answer {
-        Ok(Some(node)) => Seen::At(node.version),
-        Ok(None) => Seen::Absent,
-        Err(_) => Seen::Unknown,
-    };
-    let mut tree: HashMap<String, Seen> = paths.into_iter().zip(nodes.into_iter().map(seen)).collect();
-    let mut written: HashSet<String> = HashSet::new();
-    let (mut now, mut held) = (Vec::new(), Vec::new());
-    for transaction in batch {
-        match foretell(&transaction.ops, &mut tree) {
-            Ok(()) => {
-                written.extend(transaction.ops.iter().map(|op| op.path().to_owned()));
-                now.push(transaction);
-            }
-            Err((at, refusal)) => {
-                let refused = CommitError::Refused { at, refusal, unanswered: false };
-                if written.contains(transaction.ops[at].path()) {
-                    held.push(Held { transaction, refused });
-                } else {
-                    answer_all(vec![transaction], &refused);
-                }
-            }
-        }
-    }
-    (now, held)
-}
-
-/// A znode as it is, or as what is sent first leaves it.
-#[derive(Clone, Copy)]
-enum Seen {
-    Unknown,
-    Absent,
-    At(i32),
-}
-
-/// Whether all of `ops` would be applied, as far as is known; `tree` is then as they leave it. Else which would be refused,
-/// and how.
-fn foretell(ops: &[Op], tree: &mut HashMap<String, Seen>) -> Result<(), (usize, Refusal)> {
-    let mut then: HashMap<&str, Seen> = HashMap::new();
-    for (at, op) in ops.iter().enumerate() {
-        let path = op.path();
-        let seen = then.get(path).or_else(|| tree.get(path)).copied().unwrap_or(Seen::Unknown);
-        let left = match (op, seen) {
-            (Op::CreateEphemeral { sequential: true, .. }, _) => continue, // this is no path of its own
-            (Op::Create { .. } | Op::CreateEphemeral { .. }, Seen::At(_)) => return Err((at, Refusal::NodeExists)),
-            (Op::Create { .. } | Op::CreateEphemeral { .. }, Seen::Absent | Seen::Unknown) => Seen::At(0),
-            (_, Seen::Absent) => return Err((at, Refusal::NoNode)),
-            (
-                Op::Check { version: Some(asked), .. }
-                | Op::Set { version: Some(asked), .. }
-                | Op::Delete { version: Some(asked), .. },
-                Seen::At(version),
-            ) if *asked != version => return Err((at, Refusal::BadVersion)),
-            (Op::Set { .. }, Seen::At(version)) => Seen::At(version + 1),
-            (Op::Set { version: Some(version), .. }, Seen::Unknown) => Seen::At(version + 1),
-            (Op::Delete { .. }, _) => Seen::Absent,
-            (Op::Check { .. } | Op::Set { version: None, .. }, seen) => seen,
-        };
-        then.insert(path, left);
-    }
-    tree.extend(then.into_iter().map(|(path, seen)| (path.to_owned(), seen)));
-    Ok(())
-}
-
-/// Finds out what became of a batch whose answer was lost, and answers it; returns what is to be sent again: all of it where
-/// it was not applied.
-async fn settle(session: &Session, guard: Option<&Op>, batch: Vec<Transaction>) -> Vec<Transaction> {
-    let read = match session.settle().await {
-        Ok(()) => witnesses(session, guard, &batch).await,
-        Err(failure) => Err(failure),
-    };
-    let told = match read {
-        Ok(Ok(told)) => told,
-        Ok(Err(refusal)) => {
-            answer_all(batch, &CommitError::Guard(refusal));
-            return Vec::new();
-        }
-        Err(Failure::Refused(refusal)) => {
-            answer_all(batch, &unanswered(refusal));
-            return Vec::new();
-        }
-        Err(failure) => {
-            answer_all(batch, &CommitError::SessionOver(failure.to_string()));
-            return Vec::new();
-        }
-    };
-    if told.contains(&Told::NotApplied) {
-        return batch;
-    }
-    if told.contains(&Told::Applied) {
-        batch.into_iter().for_each(|t| drop(t.reply.send(Ok(()))));
-        return Vec::new();
-    }
-    // What is absent was made and removed since, where anything else of the batch was consumed.
-    let by_others = |told: &Told| matches!(told, Told::Refused(refusal) if !matches!(refusal, Refusal::Other(_)));
-    let consumed = told.iter().any(by_others);
-    let mut again = Vec::new();
-    for (transaction, told) in batch.into_iter().zip(told) {
-        match told {
-            Told::Refused(refusal) => answer_all(vec![transaction], &unanswered(refusal)),
-            Told::Absent if consumed => answer_all(vec![transaction], &unanswered(Refusal::NoNode)),
-            Told::Applied | Told::NotApplied | Told::Absent | Told::Nothing => again.push(transaction),
-        }
-    }
-    again
-}
-
-/// What the witnesses tell, or why the guard does not hold any more. One is enough where it tells whether the multi was
-/// applied: they may be large by now, outcomes of what was submitted.
-async fn witnesses(
-    session: &Session,
-    guard: Option<&Op>,
-    batch: &[Transaction],
-) -> Result<Result<Vec<Told>, Refusal>, Failure> {
-    let (first, rest) = batch.split_at(1);
-    let mut told = Vec::new();
-    for some in [first, rest] {
-        // The guard is read last: as long as it holds, nobody else may have removed what the batch made.
-        let paths: Vec<&str> = some.iter().map(|t| t.ops[0].path()).chain(guard.map(Op::path)).collect();
-        let mut nodes = read_all(session, &paths).await?;
-        if let Some(guard) = guard {
-            let node = nodes.pop().unwrap_or(Ok(None)).map_err(Failure::Refused)?;
-            if let Err(refusal) = still_holds(guard, node.as_ref()) {
-                return Ok(Err(refusal));
-            }
-        }
-        for (transaction, node) in some.iter().zip(nodes) {
-            // What may not be read tells nothing, and is not sent again either.
-            told.push(
-                node.map_or_else(Told::Refused, |node| self::told(&transaction.ops[0], node.as_ref(), session.id())),
-            );
-        }
-        if matches!(told[0], Told::Applied | Told::NotApplied) {
-            break;
-        }
-    }
-    Ok(Ok(told))
-}
-
-/// A second try of a transaction whose answer was lost would be refused like this.
-fn unanswered(refusal: Refusal) -> CommitError {
-    CommitError::Refused { at: 0, refusal, unanswered: true }
-}
-
-/// What a witness tells of the multi that it was part of.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Told {
-    /// It was applied: what it makes is there.
-    Applied,
-    /// It was not: what it removes or replaces is there.
-    NotApplied,
-    /// What it creates is not there. It was not applied, unless that was removed since, which another witness may tell.
-    Absent,
-    /// A second try would be refused like this: it was applied, or somebody else was faster.
-    Refused(Refusal),
-    Nothing,
-}
-
-fn told(op: &Op, node: Option<&Node>, session: i64) -> Told {
-    match (op, node) {
-        (Op::Create { .. }, Some(_)) => Told::Applied,
-        (Op::CreateEphemeral { sequential: false, .. }, Some(node)) if node.owner == session => Told::Applied,
-        (Op::CreateEphemeral { sequential: false, .. }, Some(_)) => Told::Refused(Refusal::NodeExists),
-        (Op::Create { .. } | Op::CreateEphemeral { sequential: false, .. }, None) => Told::Absent,
-        (Op::Delete { .. }, Some(_)) => Told::NotApplied,
-        (Op::Set { version: Some(version), .. }, Some(node)) if node.version == *version => Told::NotApplied,
-        (Op::Set { version: Some(version), data, .. }, Some(node))
-            if node.version == version + 1 && node.data == *data =>
-        {
-            Told::Applied
-        }
-        (Op::Set { version: Some(_), .. }, Some(_)) => Told::Refused(Refusal::BadVersion),
-        (Op::Delete { .. } | Op::Set { .. }, None) => Told::Refused(Refusal::NoNode),
-        (Op::Set { version: None, .. } | Op::Check { .. } | Op::CreateEphemeral { sequential: true, .. }, _) => {
-            Told::Nothing
-        }
-    }
-}
-
-/// Whether a guard would be passed, or how it would be refused.
-fn still_holds(guard: &Op, node: Option<&Node>) -> Result<(), Refusal> {
-    match (guard, node) {
-        (_, None) => Err(Refusal::NoNode),
-        (Op::Check { version: Some(version), .. }, Some(node)) if node.version != *version => Err(Refusal::BadVersion),
-        (_, Some(_)) => Ok(()),
-    }
 }
 
 /// Which transaction holds operation `at` of the batch, and which of its operations it is.
