@@ -17,6 +17,10 @@ use super::progress::InSlot;
 use super::{CANCEL_GRACE, Shift};
 use crate::handlers::{Cancelled, Signals, Sink, Task, Token};
 
+/// How much later than its own clock does the worker ends an attempt that is out of time: only where it blocks its thread is
+/// that clock not heard, and what dropping the handler says would be lost.
+const DROP_GRACE: Duration = Duration::from_secs(1);
+
 impl Shift {
     /// The task whose turn it is, and what it needs. It waits no more: whoever calls this says what it does instead.
     pub(super) fn next_waiting(&mut self) -> Option<(Assignment, Arc<Fetched>)> {
@@ -102,7 +106,7 @@ impl Shift {
         let overdue = self.entries.iter().filter_map(|(assignment, entry)| {
             let Stage::Running(slot) = &entry.stage else { return None };
             let limit = slot.fetched.job.policy.timeout_ms.map(Duration::from_millis)?;
-            let over = now.saturating_duration_since(slot.since) > limit.saturating_add(CANCEL_GRACE);
+            let over = now.saturating_duration_since(slot.since) > limit.saturating_add(CANCEL_GRACE + DROP_GRACE);
             over.then(|| (assignment.clone(), slot.fetched.clone(), slot.abort.clone(), limit))
         });
         for (assignment, fetched, abort, limit) in overdue.collect::<Vec<_>>() {
