@@ -30,12 +30,7 @@ fn zookeeper(folder: &Path, args: &[&str]) -> String {
 
 async fn session(server: &str) -> Session {
     let zookeeper = server.parse().expect("an address");
-    let config = SessionConfig {
-        zookeeper,
-        session_timeout: TIMEOUT,
-        create_chroot: false,
-        wall_clock: std::time::SystemTime::now,
-    };
+    let config = SessionConfig { session_timeout: TIMEOUT, ..SessionConfig::new(zookeeper) };
     Session::connect(&config, Duration::from_secs(60)).await.expect("the servers serve")
 }
 

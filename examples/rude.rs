@@ -32,19 +32,14 @@ impl Handler for Panic {
 fn main() -> anyhow::Result<()> {
     herdsman::cli::start_logging(herdsman::cli::LogFormat::Text, "info");
     let variable = |name: &str| std::env::var(name).map_err(|_| anyhow::anyhow!("{name} is not set"));
+    let zookeeper = variable("HERDSMAN_ZOOKEEPER")?.parse().map_err(anyhow::Error::msg)?;
     let config = SessionConfig {
-        zookeeper: variable("HERDSMAN_ZOOKEEPER")?.parse().map_err(anyhow::Error::msg)?,
         session_timeout: variable("HERDSMAN_SESSION_TIMEOUT")?.parse::<humantime::Duration>()?.into(),
         create_chroot: true,
-        wall_clock: std::time::SystemTime::now,
+        ..SessionConfig::new(zookeeper)
     };
-    let worker = Worker {
-        name: "rude".to_owned(),
-        slots: 4,
-        tags: Vec::new(),
-        handlers: Handlers::none().with("block", Block).with("panic", Panic),
-        grace: Duration::from_secs(1),
-    };
+    let handlers = Handlers::none().with("block", Block).with("panic", Panic);
+    let worker = Worker { grace: Duration::from_secs(1), ..Worker::new("rude", handlers) };
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(async {
         herdsman::run(worker, &config, &Shutdown::on_signals()?).await?;
         Ok(())

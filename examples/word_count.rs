@@ -4,8 +4,6 @@
 //!     cargo run --example word_count &
 //!     target/debug/client submit --kind wordcount --each-line README.md --wait
 
-use std::time::{Duration, SystemTime};
-
 use herdsman::{Handler, Handlers, SessionConfig, Shutdown, Task, TaskError, Worker};
 use serde_json::{Value, json};
 
@@ -22,19 +20,9 @@ impl Handler for WordCount {
 async fn main() -> anyhow::Result<()> {
     herdsman::cli::start_logging(herdsman::cli::LogFormat::Text, "info");
     let zookeeper = std::env::var("HERDSMAN_ZOOKEEPER").unwrap_or_else(|_| "127.0.0.1:2181".to_owned());
-    let config = SessionConfig {
-        zookeeper: zookeeper.parse().map_err(anyhow::Error::msg)?,
-        session_timeout: Duration::from_secs(10),
-        create_chroot: true,
-        wall_clock: SystemTime::now,
-    };
-    let worker = Worker {
-        name: "counter".to_owned(),
-        slots: 4,
-        tags: Vec::new(),
-        handlers: Handlers::none().with("wordcount", WordCount),
-        grace: Duration::from_secs(30),
-    };
+    let zookeeper = zookeeper.parse().map_err(anyhow::Error::msg)?;
+    let config = SessionConfig { create_chroot: true, ..SessionConfig::new(zookeeper) };
+    let worker = Worker::new("counter", Handlers::none().with("wordcount", WordCount));
     herdsman::run(worker, &config, &Shutdown::on_signals()?).await?;
     Ok(())
 }

@@ -31,17 +31,10 @@
 //! # Embedding
 //!
 //! ```no_run
-//! use std::time::{Duration, SystemTime};
-//!
 //! use herdsman::{JobSpec, SessionConfig, open};
 //!
 //! # async fn submit() -> Result<(), Box<dyn std::error::Error>> {
-//! let config = SessionConfig {
-//!     zookeeper: "127.0.0.1:2181/lab3".parse()?,
-//!     session_timeout: Duration::from_secs(10),
-//!     create_chroot: false,
-//!     wall_clock: SystemTime::now,
-//! };
+//! let config = SessionConfig::new("127.0.0.1:2181/lab3".parse()?);
 //! let (job, mut results) = open(&config, JobSpec::new("echo"), &mut rand::rng()).await?;
 //! for n in 0..100 {
 //!     job.submit(format!("task {n}").into_bytes()).await?; // acknowledged: it will be completed, once

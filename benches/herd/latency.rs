@@ -31,12 +31,7 @@ pub fn measure(run: &mut Run) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let (rows, write, read) = runtime.block_on(async {
         let client = zk::Client::connect(run.address).await.expect("ZooKeeper is up");
-        let config = SessionConfig {
-            zookeeper: run.address.parse().expect("a connect string"),
-            session_timeout: Duration::from_secs(10),
-            create_chroot: false,
-            wall_clock: std::time::SystemTime::now,
-        };
+        let config = SessionConfig::new(run.address.parse().expect("a connect string"));
         let before = serial_calls(&client, ROUND_TRIPS).await;
         let alone = alone(&config).await;
         let after = serial_calls(&client, ROUND_TRIPS).await;

@@ -26,12 +26,7 @@ pub fn workers_wanted() -> Option<u32> {
 }
 
 fn config(address: &str) -> SessionConfig {
-    SessionConfig {
-        zookeeper: address.parse().expect("a connect string"),
-        session_timeout: Duration::from_secs(10),
-        create_chroot: false,
-        wall_clock: std::time::SystemTime::now,
-    }
+    SessionConfig::new(address.parse().expect("a connect string"))
 }
 
 /// So many workers in one process, until SIGTERM.
@@ -43,8 +38,7 @@ pub fn be_workers(count: u32) {
         let config = config(&address);
         let work = (0..count).map(|n| {
             let grace = Duration::from_secs(1);
-            let (name, handlers) = (format!("w{n}"), Handlers::builtin());
-            let worker = Worker { name, slots: 4, tags: Vec::new(), handlers, grace };
+            let worker = Worker { grace, ..Worker::new(&format!("w{n}"), Handlers::builtin()) };
             herdsman::run(worker, &config, &shutdown)
         });
         join_all(work).await;

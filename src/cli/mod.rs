@@ -11,7 +11,7 @@ mod zkbench;
 
 use std::fmt;
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
@@ -78,8 +78,8 @@ pub struct ConnectArgs {
 impl ConnectArgs {
     /// How to connect. Masters and workers create a missing chroot; for a client it is an error.
     pub fn session(&self, create_chroot: bool) -> SessionConfig {
-        let (zookeeper, session_timeout) = (self.zookeeper.clone(), self.session_timeout);
-        SessionConfig { zookeeper, session_timeout, create_chroot, wall_clock: SystemTime::now }
+        let session_timeout = self.session_timeout;
+        SessionConfig { session_timeout, create_chroot, ..SessionConfig::new(self.zookeeper.clone()) }
     }
 }
 

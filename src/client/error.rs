@@ -5,6 +5,7 @@ use tree::{DATA_BYTES_MAX, JobId, JobRecord, TaskId};
 
 /// Why a client cannot go on.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ClientError {
     /// No session could be had.
     #[error(transparent)]

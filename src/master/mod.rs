@@ -47,13 +47,20 @@ const TICK: Duration = Duration::from_millis(100);
 /// How long a worker must have completed nothing before what is parked there goes to an idle one.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// A master's settings.
+/// A master's settings. Fields may be added: `Master { retention, ..Master::new(name) }`.
 #[derive(Debug, Clone)]
 pub struct Master {
     /// Shown to people; names need not be unique.
     pub name: String,
     /// How long a job without outstanding tasks, that no client attends, is kept for somebody to collect it.
     pub retention: Duration,
+}
+
+impl Master {
+    /// Jobs are kept for a day.
+    pub fn new(name: &str) -> Self {
+        Master { name: name.to_owned(), retention: Duration::from_secs(24 * 3600) }
+    }
 }
 
 impl Role for Master {

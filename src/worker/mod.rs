@@ -63,7 +63,7 @@ const CANCEL_GRACE: Duration = Duration::from_secs(2);
 /// How long a stopping worker waits for the answers to what it handed back.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
-/// A worker's settings.
+/// A worker's settings. Fields may be added: `Worker { slots: 8, ..Worker::new(name, handlers) }`.
 #[derive(Debug, Clone)]
 pub struct Worker {
     /// Shown to people; names need not be unique.
@@ -76,6 +76,13 @@ pub struct Worker {
     pub handlers: Handlers,
     /// How long running tasks may go on after the shutdown was asked for.
     pub grace: Duration,
+}
+
+impl Worker {
+    /// Four slots, no tags, and 30 s for what runs when the shutdown is asked for.
+    pub fn new(name: &str, handlers: Handlers) -> Self {
+        Worker { name: name.to_owned(), slots: 4, tags: Vec::new(), handlers, grace: Duration::from_secs(30) }
+    }
 }
 
 impl Role for Worker {

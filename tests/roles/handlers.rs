@@ -116,7 +116,7 @@ async fn handlers_that_block_cost_no_session_and_delay_no_neighbour() {
     let sleeper = Sleeper::default();
     let (stopper, shutdown) = Shutdown::new();
     let handlers = Handlers::none().with("sleeper", sleeper.clone());
-    let worker = Worker { name: "w".to_owned(), slots: 5, tags: Vec::new(), handlers, grace: LIMIT };
+    let worker = Worker { slots: 5, grace: LIMIT, ..Worker::new("w", handlers) };
     let of_worker = config.clone();
     let ended = on_a_thread_of_its_own(async move { herdsman::run(worker, &of_worker, &shutdown).await });
     let session = connect(&config).await;
@@ -242,7 +242,7 @@ fn a_panic_in_what_a_handler_started_fails_that_task_at_most() {
         let _ = cli::run(async move {
             let (stopper, shutdown) = Shutdown::new();
             let handlers = Handlers::none().with("reckless", Reckless(stopper));
-            let worker = Worker { name: "w".to_owned(), slots: 1, tags: Vec::new(), handlers, grace: LIMIT };
+            let worker = Worker { slots: 1, grace: LIMIT, ..Worker::new("w", handlers) };
             herdsman::run(worker, &config, &shutdown).await.map_or(Exit::Lost, |()| Exit::Done)
         });
         return;

@@ -124,8 +124,11 @@ async fn a_run_whose_worker_stops_is_invalid_and_names_it() {
     };
     let running = async { stress(&config, long, &mut rand::rng(), &shutdown, progress).await };
     let stopping = async {
-        while !matches!(has_begun.recv().await, Some(Stage::Reached(1))) {}
-        w2.stop().await;
+        while let Some(stage) = has_begun.recv().await {
+            if stage == Stage::Reached(1) {
+                return w2.stop().await;
+            }
+        } // or it ended before that, and says why
     };
     let (ended, ()) = tokio::time::timeout(LIMIT, async { tokio::join!(running, stopping) }).await.expect("it ends");
     let error = ended.expect_err("one is missing").to_string();

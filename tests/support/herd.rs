@@ -38,7 +38,7 @@ pub fn master(config: &SessionConfig, name: &str) -> Member {
 }
 
 pub fn master_with_retention(config: &SessionConfig, name: &str, retention: Duration) -> Member {
-    Member::start(Master { name: name.to_owned(), retention }, config)
+    Member::start(Master { retention, ..Master::new(name) }, config)
 }
 
 /// Programs, supervised as those of `worker` are.
@@ -51,5 +51,5 @@ pub fn worker(config: &SessionConfig, name: &str) -> Member {
 }
 
 pub fn worker_with(config: &SessionConfig, name: &str, slots: u32, handlers: Handlers, grace: Duration) -> Member {
-    Member::start(Worker { name: name.to_owned(), slots, tags: Vec::new(), handlers, grace }, config)
+    Member::start(Worker { slots, grace, ..Worker::new(name, handlers) }, config)
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use audit::{
     log::History,
@@ -106,7 +106,7 @@ pub fn fresh_config() -> SessionConfig {
 pub fn config_at(address: &str, chroot: &str) -> SessionConfig {
     let zookeeper: ConnectString = address.parse().expect("a connect string");
     let zookeeper = zookeeper.with_chroot(chroot);
-    SessionConfig { zookeeper, session_timeout: TIMEOUT, create_chroot: true, wall_clock: SystemTime::now }
+    SessionConfig { session_timeout: TIMEOUT, create_chroot: true, ..SessionConfig::new(zookeeper) }
 }
 
 /// How to reach the same chroot through a line.

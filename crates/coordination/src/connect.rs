@@ -95,7 +95,7 @@ impl ConnectString {
     }
 }
 
-/// How to connect.
+/// How to connect. Fields may be added: `SessionConfig { create_chroot: true, ..SessionConfig::new(zookeeper) }`.
 #[derive(Debug, Clone)]
 pub struct SessionConfig {
     /// Servers and chroot.
@@ -106,6 +106,14 @@ pub struct SessionConfig {
     pub create_chroot: bool,
     /// This machine's clock, `SystemTime::now` but in tests. It is compared with ZooKeeper's, and used until that is known.
     pub wall_clock: fn() -> SystemTime,
+}
+
+impl SessionConfig {
+    /// To these servers, with a session timeout of 10 s; the chroot must exist.
+    pub fn new(zookeeper: ConnectString) -> Self {
+        let (session_timeout, wall_clock) = (Duration::from_secs(10), SystemTime::now);
+        SessionConfig { zookeeper, session_timeout, create_chroot: false, wall_clock }
+    }
 }
 
 /// Why there is no session.

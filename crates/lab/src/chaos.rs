@@ -289,8 +289,7 @@ async fn end(chaos: &Chaos, herd: &mut [Process], servers: &Servers) -> Result<(
 /// client was killed before it did so itself.
 async fn collect(chaos: &Chaos, servers: &Servers) -> anyhow::Result<()> {
     let zookeeper: ConnectString = servers.addresses.join(",").parse().map_err(anyhow::Error::msg)?;
-    let config =
-        SessionConfig { zookeeper, session_timeout: chaos.timeout, create_chroot: false, wall_clock: SystemTime::now };
+    let config = SessionConfig { session_timeout: chaos.timeout, ..SessionConfig::new(zookeeper) };
     let mut client = Client::connect(&config).await.context("connecting")?;
     loop {
         let herd = view::herd(client.session()).await?;
