@@ -40,8 +40,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use coordination::{CommitError, Committer, Failure, Node, Reader, Registration, Session, State, watch::NodeWatch};
-use futures::future::{BoxFuture, FutureExt};
-use futures::stream::{FuturesOrdered, FuturesUnordered, StreamExt};
+use futures::future::BoxFuture;
+use futures::stream::{FuturesOrdered, FuturesUnordered, Stream, StreamExt};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout_at};
 use tracing::{debug, info, warn};
@@ -60,6 +60,8 @@ use crate::shutdown::Shutdown;
 
 /// How long a task that was cancelled may take to end by itself.
 const CANCEL_GRACE: Duration = Duration::from_secs(2);
+/// The most answers that are looked at before anything else is.
+const READY_MAX: usize = 1_000;
 /// How long a stopping worker waits for the answers to what it handed back.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -196,11 +198,9 @@ impl Shift {
                     });
                 }
                 // Much comes at once: what has come is taken before anything is waited for again.
-                Some(first) = self.loading.next() => {
-                    let mut next = Some(first);
-                    while let Some((assignment, fetched)) = next {
+                Some(ready) = all_ready(&mut self.loading) => {
+                    for (assignment, fetched) in ready {
                         self.fetched(assignment, fetched)?;
-                        next = self.loading.next().now_or_never().flatten();
                     }
                 }
                 Some(first) = self.running.join_next_with_id() => {
@@ -213,11 +213,9 @@ impl Shift {
                         next = self.running.try_join_next_with_id();
                     }
                 }
-                Some(first) = self.committing.next() => {
-                    let mut next = Some(first);
-                    while let Some((assignment, committed)) = next {
+                Some(ready) = all_ready(&mut self.committing) => {
+                    for (assignment, committed) in ready {
                         self.committed(assignment, committed)?;
-                        next = self.committing.next().now_or_never().flatten();
                     }
                 }
                 () = session.lease_ended(), if !self.paused => {
@@ -285,6 +283,11 @@ impl Shift {
 
 fn lost_registration() -> Failure {
     Failure::SessionOver("this worker's znode is gone".to_owned())
+}
+
+/// The next answer, and those that are there with it; `None` where none is under way. Safe to cancel.
+async fn all_ready<S: Stream + Unpin>(answers: &mut S) -> Option<Vec<S::Item>> {
+    answers.ready_chunks(READY_MAX).next().await
 }
 
 async fn until(deadline: Option<Instant>) {
