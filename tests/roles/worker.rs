@@ -192,7 +192,8 @@ async fn a_worker_runs_what_it_is_assigned_and_commits_each_outcome_with_the_tas
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_more_run_at_once_than_there_are_slots_and_the_rest_wait_in_order() {
-    let config = fresh_config();
+    // Nobody assigns anything anew here: the session has to outlive a pause of this machine.
+    let config = SessionConfig { session_timeout: Duration::from_secs(10), ..fresh_config() };
     let (bench, probe) = (Bench::new(&config).await, Probe::default());
     bench.job(&kind("probe"), &["", "", ""]).await;
     let _member = worker_with(&config, &probe, 2, Duration::ZERO);
