@@ -16,7 +16,7 @@
 //! | [`handlers`] | what workers run: the trait that you implement, and `sleep`, `echo`, `exec` |
 //! | [`run`](fn@run) | a role on one session after another |
 //! | `steps` | steps of the protocol that are more than one multi, for whichever role takes them |
-//! | [`decide`] | pure: what a master knows and assigns next, what else it does for jobs; what the submitter of a job does next |
+//! | `decide` | pure: what a master knows and assigns next, what else it does for jobs; what the submitter of a job does next |
 //! | [`spill`] | payloads and results that are too large for the tree |
 //! | `crates/tree` | what is stored in the tree: identifiers, paths, records, and each step of `docs/protocol.md` as a function |
 //! | `crates/coordination` | sessions and recipes on ZooKeeper: election, membership, mirror, group commit; they know nothing of tasks |
@@ -52,6 +52,7 @@
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod client;
+#[doc(hidden)] // public for its tests in tests/planner
 pub mod decide;
 pub mod handlers;
 pub mod master;

@@ -10,7 +10,7 @@ use tree::{TaskId, TaskState, json_to_bytes};
 
 use super::print::{Pending, Stream};
 use super::{note, say};
-use crate::client::view::TreeLine;
+use crate::client::TreeLine;
 use crate::client::{Finished, FinishedStatus, Herd, JobInfo, JobView, LogLine, Tally};
 
 /// How many malformed znodes are named to people.

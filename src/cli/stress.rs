@@ -18,9 +18,9 @@ use tracing::{debug, warn};
 use tree::{JobId, Policy};
 use znode::paths;
 
-use crate::client::view::{Herd, WorkerView, herd};
-use crate::client::{Client, ClientError, Finished, FinishedStatus, Selected};
-use crate::client::{Job, JobSpec, Results, open};
+use crate::client::{
+    Client, ClientError, Finished, FinishedStatus, Herd, Job, JobSpec, Results, Selected, WorkerView, herd, open,
+};
 use crate::shutdown::Shutdown;
 
 /// What the tasks are of.

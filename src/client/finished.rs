@@ -11,6 +11,7 @@ use crate::spill;
 
 /// A task's end, as `-o json` shows it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Finished {
     /// The task.
     pub task: String,
@@ -151,6 +152,7 @@ fn with_result(mut outcome: Outcome) -> Result<Outcome, String> {
 
 /// How far a job is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Tally {
     /// Tasks done.
     pub done: usize,

@@ -18,6 +18,7 @@ const TASKS_NAMED_MAX: usize = 10;
 
 /// A job, looked at closely.
 #[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
 pub struct JobInfo {
     /// Its id.
     pub id: String,
@@ -31,6 +32,7 @@ pub struct JobInfo {
 
 /// A task, looked at closely.
 #[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
 pub struct TaskInfo {
     /// Its number.
     pub n: u32,

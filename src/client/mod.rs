@@ -2,20 +2,20 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | [`submit`] | [`open`], and what it gives: [`Job`] submits tasks, [`Results`] receives their outcomes |
+//! | `submit` | [`open`], and what it gives: [`Job`] submits tasks, [`Results`] receives their outcomes |
 //! | `submitter`, `requests` | the task behind those two, and what it has asked of ZooKeeper; what it does next is decided in `decide::submission` |
-//! | [`admission`] | how many tasks the tree takes |
+//! | `admission` | how many tasks the tree takes |
 //!
 //! [`Client`] is for jobs that are known by their names, and for the herd:
 //!
 //! | file | what it holds |
 //! |---|---|
 //! | `wait`, `results` | waiting for a job; collecting its outcomes |
-//! | [`info`] | a job looked at closely: info, explain |
-//! | [`logs`] | what tasks print, while they run too |
+//! | `info` | a job looked at closely: info, explain |
+//! | `logs` | what tasks print, while they run too |
 //! | `manage` | cancel, retry, forget |
-//! | [`select`] | which jobs and tasks a command means |
-//! | [`view`] | what the herd looks like: status and tree |
+//! | `select` | which jobs and tasks a command means |
+//! | `view` | what the herd looks like: status and tree |
 //! | `health` | whether the herd serves |
 //!
 //! And for all of them:
@@ -25,20 +25,20 @@
 //! | `stored` | what is stored of a task whose znode is gone |
 //! | `finished`, `error` | what users are told: how tasks ended, and why a client cannot go on |
 
-pub mod admission;
+mod admission;
 mod error;
 mod finished;
 mod health;
-pub mod info;
-pub mod logs;
+mod info;
+mod logs;
 mod manage;
 mod requests;
 mod results;
-pub mod select;
+mod select;
 mod stored;
-pub mod submit;
+mod submit;
 mod submitter;
-pub mod view;
+mod view;
 mod wait;
 
 pub use admission::{Limit, WhenFull};
@@ -48,7 +48,7 @@ pub use info::{JobInfo, TaskInfo};
 pub use logs::LogLine;
 pub use select::{Selected, Selector};
 pub use submit::{Job, JobSpec, Results, open};
-pub use view::{Herd, JobView, MasterView, WorkerView};
+pub use view::{Herd, JobView, MasterView, TreeLine, WorkerView, herd, tree};
 
 use std::time::Duration;
 

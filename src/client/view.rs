@@ -14,6 +14,7 @@ pub(super) const NOBODY_LEADS: &str = "nobody leads: start one with `master`";
 
 /// The herd at one moment, more or less: it is read in a few steps.
 #[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
 pub struct Herd {
     /// The candidates in their order: the first one leads, the others stand by.
     pub masters: Vec<MasterView>,
@@ -27,6 +28,7 @@ pub struct Herd {
 
 /// A candidate.
 #[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
 pub struct MasterView {
     /// Its znode's name.
     pub id: String,
@@ -38,6 +40,7 @@ pub struct MasterView {
 
 /// A worker.
 #[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
 pub struct WorkerView {
     /// Its znode's name.
     pub id: String,
@@ -53,6 +56,7 @@ pub struct WorkerView {
 
 /// A job.
 #[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
 pub struct JobView {
     /// Its id.
     pub id: String,
@@ -221,6 +225,7 @@ async fn names(session: &Session, path: &str, malformed: &mut Vec<String>) -> Re
 
 /// A line of the tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TreeLine {
     /// How deep it is; the four roots are at 0.
     pub depth: usize,

@@ -76,6 +76,7 @@ pub trait Handler: Send + Sync + 'static {
 
 /// Why a task did not succeed. Any error turns into one by `?`.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub enum TaskError {
     /// The attempt failed.
     Failed {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use coordination::{Session, SessionConfig};
 use herdsman::client::{
-    Client, ClientError, Finished, FinishedStatus, Job, JobSpec, LogLine, Results, Selected, open, view,
+    self, Client, ClientError, Finished, FinishedStatus, Job, JobSpec, LogLine, Results, Selected, open,
 };
 use herdsman::handlers::{Handler, Handlers, Task, TaskError};
 use lab::line::{Line, MULTI};
@@ -326,7 +326,7 @@ async fn a_task_behind_busy_slots_is_told_how_many_are_ahead_of_it() {
     let last = Selected { job: slow.clone(), tasks: Some(49..=49) };
     until("all that wait are counted, but for itself", async || {
         let reasons = client.explain(&last).await.expect("explained");
-        let herd = view::herd(&session).await.expect("readable");
+        let herd = client::herd(&session).await.expect("readable");
         let waiting: usize = herd.jobs.iter().map(|job| job.waiting).sum();
         let ahead = waiting.saturating_sub(1);
         reasons.contains(&format!("all 4 slots are busy; about {ahead} tasks are ahead of task 49"))

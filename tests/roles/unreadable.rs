@@ -3,7 +3,7 @@
 
 use coordination::{Op, Session, SessionConfig};
 use futures::future::join_all;
-use herdsman::client::{Client, FinishedStatus, JobSpec, Selected, open, view};
+use herdsman::client::{self, Client, FinishedStatus, JobSpec, Selected, open};
 use tree::{JobRecord, Policy, TaskState, WorkerRecord};
 
 use crate::support::herd::{master, worker};
@@ -45,13 +45,13 @@ async fn znodes_that_may_not_be_read_stall_neither_the_leader_nor_its_successor(
     first.stop().await;
     let _second = master(&config, "second");
     echoes(&config, 10).await;
-    let herd = view::herd(&session).await.expect("it can be looked at");
+    let herd = client::herd(&session).await.expect("it can be looked at");
     assert_eq!(herd.masters.len(), 1);
     assert_eq!(herd.workers.len(), 1);
     for path in ["/tasks/secret-0badcafe", "/workers/secret-0badcafe", "/master/secret"] {
         assert!(herd.malformed.iter().any(|malformed| malformed == path), "{path}: {:?}", herd.malformed);
     }
-    let lines = view::tree(&session, 100).await.expect("it can be looked at");
+    let lines = client::tree(&session, 100).await.expect("it can be looked at");
     assert!(lines.iter().any(|line| line.name.contains("secret-0badcafe") && line.node.is_none()), "{lines:?}");
 }
 
@@ -195,7 +195,7 @@ async fn a_worker_that_no_session_owns_is_given_nothing_and_is_shown_as_malforme
     until("it leads", async || children(&session, "/master").await.len() == 1).await;
     let path = "/workers/restored-0badcafe";
     create(&session, path, WorkerRecord::new(64, vec!["echo".to_owned()]).to_json()).await;
-    let herd = view::herd(&session).await.expect("it can be looked at");
+    let herd = client::herd(&session).await.expect("it can be looked at");
     assert!(herd.workers.is_empty() && herd.malformed == [path], "{herd:?}");
     let (job, mut results) = open(&config, JobSpec::new("echo"), &mut rand::rng()).await.expect("opened");
     job.submit(b"x".to_vec()).await.expect("acknowledged");

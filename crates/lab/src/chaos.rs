@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::Context;
 use audit::{Ending, SpanEnd, Verdict, audit};
 use coordination::{ConnectString, SessionConfig, clock::wall_ms};
-use herdsman::client::{Client, ClientError, Selected, view};
+use herdsman::client::{self, Client, ClientError, Selected};
 use herdsman::shutdown::Shutdown;
 use rustix::process::{Signal, kill_process};
 use tree::JobId;
@@ -292,7 +292,7 @@ async fn collect(chaos: &Chaos, servers: &Servers) -> anyhow::Result<()> {
     let config = SessionConfig { session_timeout: chaos.timeout, ..SessionConfig::new(zookeeper) };
     let mut client = Client::connect(&config).await.context("connecting")?;
     loop {
-        let herd = view::herd(client.session()).await?;
+        let herd = client::herd(client.session()).await?;
         if herd.jobs.is_empty() {
             client.close().await;
             return Ok(());

@@ -262,7 +262,7 @@ async fn look_with(client: &mut Client, command: Command) -> Result<Exit, Client
         }
         Command::List { which, dead: false, output } => {
             let selected = client.select(&which).await?;
-            let herd = client::view::herd(client.session()).await?;
+            let herd = client::herd(client.session()).await?;
             let listed = |job: &&JobView| selected.iter().any(|selected| selected.job.as_str() == job.id);
             for job in herd.jobs.iter().filter(listed) {
                 match output {
@@ -312,7 +312,7 @@ async fn look_with(client: &mut Client, command: Command) -> Result<Exit, Client
             if lacks.is_empty() { Exit::Done } else { Exit::Failed }
         }
         Command::Status { check: false, output } => {
-            let herd = client::view::herd(client.session()).await?;
+            let herd = client::herd(client.session()).await?;
             match output {
                 Output::Quiet => {}
                 Output::Json => cli::say(&format!("{}\n", serde_json::to_string(&herd).unwrap_or_default())),
@@ -321,7 +321,7 @@ async fn look_with(client: &mut Client, command: Command) -> Result<Exit, Client
             Exit::Done
         }
         Command::Tree { limit } => {
-            cli::say(&report::tree(&client::view::tree(client.session(), limit).await?));
+            cli::say(&report::tree(&client::tree(client.session(), limit).await?));
             Exit::Done
         }
     };
