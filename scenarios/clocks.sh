@@ -1,8 +1,9 @@
-# 1/1/5: the clock of the leader, of a worker, or of the clients is an hour ahead, then an hour behind.
+# 5/1/1: the clock of the leader, of a worker, or of the clients is an hour ahead, then an hour behind.
 #
-# Breaks:     what time it is for one role after the other, by libfaketime; ZooKeeper and the others go right.
-# Must hold:  a retry waits for its backoff and no longer, --delay is kept, --job-timeout cancels nothing that is in time and
-#             what is not; whoever's clock is wrong says so once, with the offset.
+# Breaks:     the wall clock of one role after the other, by libfaketime; the clocks of ZooKeeper and of the others are
+#             right.
+# Must hold:  a retry waits for its backoff and no longer; --delay is kept; --job-timeout cancels a job that is late,
+#             and no job that is in time; a process whose clock is wrong says so once, with the offset.
 # Takes:      about 40 s.
 
 faketime=$("$here/faketime" 2>>"$work/faketime.log") || true

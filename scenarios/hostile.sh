@@ -1,9 +1,10 @@
-# 9/7/2: bad neighbours, full machines and wrong clocks, all at once, beside a job that must not notice.
+# 9/7/2: bad neighbours, full machines and wrong clocks, all at once, beside a job that must not suffer.
 #
-# Breaks:     a neighbour on the same ZooKeeper leaves unreadable, fat and senseless znodes, a persistent candidate with the
-#             lowest number, and a worker that takes everything; one worker lacks descriptors, one a temporary directory; handlers
-#             block and panic; programs leave others behind; two clients read large results at once; a task's znode is deleted
-#             by hand; thousands of tasks are cancelled; a master, a worker and the client are an hour off; the leader stops.
+# Breaks:     a neighbour on the same ZooKeeper leaves unreadable, oversized and senseless znodes, a persistent
+#             candidate with the lowest number, and a worker that takes everything; one worker lacks descriptors, one a
+#             temporary directory; handlers block and panic; programs leave others behind; two clients read large
+#             results at once; a task's znode is deleted by hand; thousands of tasks are cancelled; a master, a worker
+#             and the client are an hour off; the leader stops.
 # Must hold:  the job is done, each task once, within 1.5 times the time that it takes without all that; the leader names each
 #             culprit once; the auditor finds what was done by hand, and nothing else.
 # Takes:      about 60 s.

@@ -1,8 +1,9 @@
 # 1/2/2: the line between one process and ZooKeeper fails in every way, one process after another.
 #
-# Breaks:     for the leader, a worker and the client in turn: replies to large writes, while thousands of tasks are submitted
-#             at once; then, while some come steadily, writes applied whose reply is lost, replies swallowed, delays, and short
-#             cuts; and for the leader a cut longer than the session.
+# Breaks:     for the leader, a worker and the client in turn: first, while thousands of tasks are submitted at once,
+#             replies to large writes are lost; then, while a few tasks come steadily, replies are lost after the write
+#             was applied, replies are swallowed, the line is slow, and it is cut for a short time; for the leader also
+#             for longer than the session.
 # Must hold:  every write takes effect once; a cut that ends in time costs nobody the session; nothing is lost; fencing
 #             tokens grow.
 # Takes:      about 30 s.

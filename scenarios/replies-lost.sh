@@ -1,10 +1,11 @@
 # 1/1/1: replies to writes are lost while a client submits thousands of tasks at once.
 #
-# Breaks:     in rounds, the line of the client, of the worker and of the master in turn: it is cut instead of handing
-#             on the replies to 1 to 6 of the first multis over some size. Everything is drawn from a seed.
+# Breaks:     in rounds, the line of the client, of the worker and of the master in turn is cut, so that the
+#             replies to 1 to 6 of the first multis over some size are lost. Everything is drawn from a seed.
 # Must hold:  each task is delivered once, the auditor finds every rule kept, and no round takes 5 s longer than the
-#             same without cuts, just before or, where the machine was slower meanwhile, just after.
-# Takes:      about 20 s for 4 rounds; ROUNDS=200 plays so many, SEED=N the same ones again, ROUND=N that one alone.
+#             same without cuts: just before it, or, if the machine had become slower meanwhile, just after it.
+# Takes:      about 20 s for 4 rounds; ROUNDS=200 plays 200, SEED=N plays the same rounds again, ROUND=N one of them
+#             alone.
 
 export HERDSMAN_SESSION_TIMEOUT=6s HERDSMAN_LOG=info,zookeeper_client=off
 seed=${SEED:-$((SRANDOM % 1000000))}

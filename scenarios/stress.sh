@@ -1,8 +1,8 @@
 # 1/2/2: a ZooKeeper service measured by the herd, with the leader and then a worker killed while it is.
 #
 # Breaks:     SIGKILL to the leader during the second run, to a worker during the third.
-# Must hold:  exactly so many operations as were ordered, by exactly so many clients; no znode is left in the service; the
-#             second run is valid, the third says that it is not and whom it lost.
+# Must hold:  there are exactly as many operations and clients as were ordered; no znode is left in the service; the
+#             second run is valid; the third says that it is invalid, and which worker it lost.
 # Takes:      about 20 s.
 
 export HERDSMAN_SESSION_TIMEOUT=2s

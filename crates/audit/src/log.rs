@@ -5,8 +5,9 @@
 //! kill it may be torn. Source: `FileTxnLog.java`.
 //!
 //! In an ensemble every server logs what it was proposed, also what was never committed: the last proposals of a leader
-//! that died, which stay in its file when it comes back and is sent a snapshot. What a majority logged was committed. What
-//! fewer logged was, if one of them went on from there without a gap: its next record is the next one of all that count.
+//! that died, which stay in its file when it comes back and is sent a snapshot. A record that a majority logged was
+//! committed. A record that fewer servers logged was committed only if one of these went on from it without a gap: if
+//! the next record in its log is the next one of all that were committed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -23,8 +23,9 @@ pub struct Znode {
 
 /// The tree below a chroot.
 ///
-/// ZooKeeper logs only what it has found possible. Where an operation is not possible here, it had lost transactions by
-/// then that it had committed before; 3.8.0 can, when servers crash while they join (ZOOKEEPER-4643).
+/// ZooKeeper logs only operations that it could apply. If one of them cannot be applied here, ZooKeeper had lost
+/// transactions that it had committed before. Version 3.8.0 can do so when servers crash while they join
+/// (ZOOKEEPER-4643).
 #[derive(Debug, Default)]
 pub struct Tree {
     chroot: String,

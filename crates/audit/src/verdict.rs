@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-/// What these come to, in a word.
+/// The verdict that follows from these, in a word.
 pub(super) fn judgement(violations: &[Violation], doubts: &[String]) -> &'static str {
     match (violations.is_empty(), doubts.is_empty()) {
         (false, _) => "invalid",
@@ -35,7 +35,7 @@ pub struct Verdict {
     pub verdict: &'static str,
     /// Every rule that was broken, in order.
     pub violations: Vec<Violation>,
-    /// Why it cannot be told whether all was well.
+    /// Why it cannot be told whether every rule was kept.
     pub doubts: Vec<String>,
     /// What was counted.
     pub figures: Figures,
@@ -63,7 +63,8 @@ pub struct Leader {
     pub until_ms: Option<i64>,
     /// When it first wrote an assignment.
     pub first_write_ms: Option<i64>,
-    /// From the end of the leader before it to its first assignment; idle herds take long for no reason of theirs.
+    /// From the end of the leader before it to its first assignment. In an idle herd this is long without anybody's
+    /// fault.
     pub takeover_ms: Option<i64>,
     /// How many transactions it assigned by.
     pub writes: usize,
@@ -135,7 +136,7 @@ pub struct Figures {
     pub dead: usize,
     /// Attempts that ended without an outcome.
     pub lost_attempts: usize,
-    /// Assignments made, of tasks again too.
+    /// Assignments made; a task that was assigned again counts again.
     pub assignments: usize,
     /// Transactions refused, for whatever reason.
     pub refused: usize,
@@ -209,7 +210,7 @@ impl Verdict {
         text
     }
 
-    /// Takes out what was meant to be found, and says how much that was: for whoever breaks a rule on purpose.
+    /// Takes out the violations that a test or a scenario caused on purpose, and returns how many these were.
     pub fn excuse(&mut self, is_meant: impl Fn(&Violation) -> bool) -> usize {
         let found = self.violations.len();
         self.violations.retain(|violation| !is_meant(violation));
@@ -217,7 +218,7 @@ impl Verdict {
         found - self.violations.len()
     }
 
-    /// There is a reason beside the log why it cannot be told whether all was well.
+    /// Adds a reason, from outside of the log, why it cannot be told whether every rule was kept.
     pub fn doubt(&mut self, reason: String) {
         self.doubts.push(reason);
         self.verdict = judgement(&self.violations, &self.doubts);

@@ -1,6 +1,6 @@
-//! Chaos: a whole herd under a schedule of faults, and two verdicts. *Safe*: at every zxid of ZooKeeper's own log every
-//! rule was kept, and no two executions of a task had one fencing token. *Live*: once healed, everything that was submitted is done, without a stall longer than the session
-//! timeout and 5 s.
+//! Chaos: a whole herd under a schedule of faults, and two verdicts. *Safe*: every rule was kept at every zxid of
+//! ZooKeeper's own log, and no two executions of a task had the same fencing token. *Live*: once everything is healed,
+//! all that was submitted is done, without a stall longer than the session timeout and 5 s.
 //!
 //! The supervisor (here), the faulty lines ([`line`](mod@super::line)), the schedule ([`schedule`](super::schedule)) and the
 //! judge (`audit`) are separate parts. After FoundationDB's and TigerBeetle's simulators, but with real

@@ -1,8 +1,8 @@
 //! A line between a process and ZooKeeper that can be cut, muted, slowed down, or cut instead of handing on a reply.
 //!
-//! It knows ZooKeeper's [frames](super::frames), so that the reply to a certain request is known, too: all that came
-//! before it is handed on, and the connection ends. What was asked for has been done then, or refused, and only the one
-//! who asked does not know. While no fault is asked for, what comes is handed on at once and in its order.
+//! It knows ZooKeeper's [frames](super::frames), so that it can tell which reply answers a certain request. To lose
+//! that reply it hands on all that came before it, and ends the connection: the request has been carried out or
+//! refused, and only who sent it does not know. Without a fault it hands on everything at once and in order.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;

@@ -1,7 +1,6 @@
-//! The ledger of fencing tokens: what `scenarios/witness` writes down, a line `begin TASK ATTEMPT TOKEN` for each
-//! execution, holds the promise of tokens to its word. Of two executions of a task one has the greater token, and the
-//! greater token is never the earlier attempt's. Lines need not be in the order of what they tell: an execution may be
-//! paused before it writes.
+//! Checks the promise of fencing tokens against what `scenarios/witness` wrote down: a line `begin TASK ATTEMPT TOKEN`
+//! for each execution. Of two executions of a task one has the greater token, and the greater token is never the
+//! earlier attempt's. Lines need not be in the order of what they tell: an execution may be paused before it writes.
 
 use std::collections::BTreeMap;
 

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::{JobId, OutcomeStatus, Policy};
 
-/// Why what is outstanding of a job is not to be done any more.
+/// How and why the outstanding tasks of a job are to end without being done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Withdrawn {
     /// How its tasks end: cancelled or aborted.
@@ -22,7 +22,7 @@ pub struct Withdrawn {
 pub struct JobRecord {
     /// Which handler runs the tasks.
     pub kind: String,
-    /// What the kind makes of it; for `exec`, the program and its arguments.
+    /// Arguments for the handler; for `exec`, the program and its arguments.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub args: Vec<String>,
     /// How its tasks are treated.
@@ -41,13 +41,13 @@ pub struct JobRecord {
     /// The directory, shared by all machines, in which large payloads and results are kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spill: Option<PathBuf>,
-    /// The jobs that must have succeeded before a task of this one is assigned, as far as they have not yet.
+    /// The jobs that must still succeed before a task of this one is assigned; the leader takes out those that have.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub after: Vec<JobId>,
     /// Whether a task failed or was cancelled, so that the job has not succeeded.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub failed: bool,
-    /// Whether, and why, what is outstanding is to end without being done. Only a sealed job is withdrawn.
+    /// Set once the outstanding tasks are to end without being done. Only a sealed job is withdrawn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub withdrawn: Option<Withdrawn>,
     /// Fields of other versions.

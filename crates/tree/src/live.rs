@@ -17,7 +17,7 @@ pub struct Live {
     /// How much of it is done, from 0 to 1, as far as it says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<f64>,
-    /// What it is at, in its own words.
+    /// What it is doing now, in its own words.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
     /// The end of what it printed, by stream: `stdout`, `stderr`, `log`.
@@ -47,7 +47,8 @@ impl Live {
 }
 
 impl Tail {
-    /// What comes behind the first `seen` bytes of the stream, as far as it is here, and how many bytes there are then.
+    /// What follows the first `seen` bytes of the stream, as far as this end of it has it; and how many bytes of the
+    /// stream that makes.
     pub fn since(&self, seen: u64) -> (&str, u64) {
         let end = self.from + self.text.len() as u64;
         let skip = usize::try_from(seen.saturating_sub(self.from)).unwrap_or(usize::MAX).min(self.text.len());

@@ -19,14 +19,14 @@ pub enum OutcomeStatus {
     Failed,
     /// Somebody cancelled it, or its job ran out of time.
     Cancelled,
-    /// It was never to be done: a job before it did not succeed, or its client is gone.
+    /// It will never be done: a job that it was to come after did not succeed, or its client is gone.
     Aborted,
 }
 
 /// A task's outcome, committed in the same multi that deletes the task.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
-    /// How.
+    /// How it ended.
     pub status: OutcomeStatus,
     /// The worker that committed it; absent where it was cancelled or aborted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -57,7 +57,7 @@ pub struct Reference {
 }
 
 impl Outcome {
-    /// Of a task that is not to be done, or not any more.
+    /// The outcome of a task that nobody is to do any more: cancelled or aborted.
     pub fn withdrawn(withdrawn: &Withdrawn) -> Self {
         let Withdrawn { status, reason } = withdrawn.clone();
         Outcome { status, worker: None, attempts: 0, result: Value::Null, spilled: None, error: Some(reason) }
@@ -68,7 +68,8 @@ impl Outcome {
         self.stored().1
     }
 
-    /// With which status, and as what, it is stored. An outcome over the limit becomes a failed one that says so.
+    /// The status and the bytes with which it is stored. An outcome over the limit is stored as a failed one that says
+    /// so.
     pub fn stored(&self) -> (OutcomeStatus, Vec<u8>) {
         let data = super::to_json(self);
         if data.len() <= DATA_BYTES_MAX {

@@ -8,7 +8,7 @@
 //! /tasks/<job>/client-<uid>       a client that attends the job
 //! /data/<job>/<n>                 its payload (version 0), then its outcome (version 1)
 //! /data/<job>/<n>-live            what is seen of it while it runs
-//! /data/<job>/<n>-at              how far it is, where tasks of a job go together
+//! /data/<job>/<n>-at              how far it is, where tasks of a job begin and end together
 //! /data/<job>/calls               how far they may go
 //! /data/<job>/after-<later>       a later job waits for this one
 //! /data/@<key>                    which job has the key
@@ -33,13 +33,14 @@ pub const ROOTS: [&str; 4] = [MASTER, WORKERS, TASKS, DATA];
 
 /// What the znode of a client that attends a job begins with; its uid follows.
 const CLIENT: &str = "client-";
-/// What the znode begins with by which one job keeps another until it has seen how that ended; its id follows.
+/// What the name of an `after-<later>` begins with: the znode by which a later job keeps this one from being closed
+/// until the leader has seen how it ended. The later job's id follows.
 const AFTER: &str = "after-";
 /// What the znode of a key begins with; the key follows.
 const KEY: &str = "@";
 /// What the znode of a running task ends with.
 const LIVE: &str = "-live";
-/// What the znode of a task that goes with others ends with.
+/// What the znode of a task ends with that begins and ends together with others.
 const AT: &str = "-at";
 /// The name of the znode that says how far they may go.
 const CALLS: &str = "calls";
@@ -145,7 +146,7 @@ impl JobId {
         paths::join(&self.data_path(), &format!("{AFTER}{later}"))
     }
 
-    /// `/data/<job>/calls`: how far its tasks may go, where they go together.
+    /// `/data/<job>/calls`: how far its tasks may go, where they begin and end together.
     pub fn calls_path(&self) -> String {
         paths::join(&self.data_path(), CALLS)
     }
@@ -161,7 +162,7 @@ pub fn key_path(key: &str) -> String {
     paths::join(DATA, &format!("{KEY}{key}"))
 }
 
-/// The job that keeps another, from the name of its znode there.
+/// The later job, from the name of its `after-<later>`.
 pub fn later_job(name: &str) -> Option<JobId> {
     name.strip_prefix(AFTER)?.parse().ok()
 }
@@ -189,7 +190,7 @@ impl TaskId {
         format!("{}{LIVE}", self.data_path())
     }
 
-    /// `/data/<job>/<n>-at`: how far it is, where tasks of a job go together.
+    /// `/data/<job>/<n>-at`: how far it is, where tasks of a job begin and end together.
     pub fn at_path(&self) -> String {
         format!("{}{AT}", self.data_path())
     }
@@ -200,7 +201,7 @@ pub fn is_client(name: &str) -> bool {
     name.starts_with(CLIENT)
 }
 
-/// Whether this is the name of a child of `/data/<job>` that ends with a session: nobody waits for it.
+/// Whether this is the name of a child of `/data/<job>` that ends with a session, so that nobody needs to remove it.
 pub fn is_ephemeral(name: &str) -> bool {
     name.ends_with(LIVE) || name.ends_with(AT) || name == CALLS
 }

@@ -5,24 +5,25 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// What the leader waits at least where a moment says so, in milliseconds: the calm after many workers were lost at once is a
-/// session timeout, and that is no longer.
+/// A moment may make the leader wait this long, in milliseconds, also where the backoff is shorter: after a mass loss
+/// tasks wait for a session timeout, which is no longer than this.
 const CALM_MS_MAX: i64 = 60_000;
 
 /// How the tasks of a job are treated. Times are in milliseconds, moments in milliseconds since 1970 by ZooKeeper's
 /// clock. A field that is absent is as in [`Policy::default`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy {
-    /// After so many failed attempts a task is over. An attempt whose worker was lost is not a failed one.
+    /// After this many failed attempts a task is not attempted again. An attempt that was lost with its worker did not
+    /// fail.
     #[serde(default = "one")]
     pub max_attempts: u32,
     /// How long a task waits after its first failed attempt; after each further one twice as long.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub backoff_ms: u64,
-    /// But no longer than this.
+    /// The longest that a task waits after a failed attempt.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub backoff_max_ms: u64,
-    /// After its worker was lost under it so many times a task is dead; 0 is never.
+    /// A task is dead after this many workers were lost while they had it; 0 means never.
     #[serde(default = "three", skip_serializing_if = "is_three")]
     pub crash_limit: u32,
     /// How long one attempt may take.
@@ -34,7 +35,7 @@ pub struct Policy {
     /// The moment before which no task is assigned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_before_ms: Option<i64>,
-    /// Tasks of jobs with a higher one go first.
+    /// Tasks of jobs with a higher number go first.
     #[serde(default, skip_serializing_if = "is_none")]
     pub priority: i32,
     /// Only workers that have all these tags run the tasks.
@@ -97,13 +98,13 @@ impl Policy {
         Duration::from_millis(most).mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0)
     }
 
-    /// The longest that a task ever waits after an attempt, in milliseconds: its backoff, or the calm after many workers were
-    /// lost at once, which is a session timeout.
+    /// The longest that a task ever waits after an attempt, in milliseconds: its longest backoff, or a minute if that
+    /// is longer, which covers the wait after a mass loss.
     pub fn longest_wait_ms(&self) -> i64 {
         i64::try_from(self.backoff_max_ms.max(self.backoff_ms)).unwrap_or(i64::MAX).max(CALM_MS_MAX)
     }
 
-    /// Whether tasks may be attempted so often that one which is out of attempts is kept as dead. A task whose only
+    /// Whether tasks may be attempted more than once. Then a task that is out of attempts is dead; a task whose only
     /// attempt failed is `failed`.
     pub fn retries(&self) -> bool {
         self.max_attempts > 1

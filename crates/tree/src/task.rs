@@ -25,23 +25,23 @@ pub struct TaskState {
     /// How many attempts have begun and ended without an outcome.
     #[serde(default)]
     pub attempt: u32,
-    /// How many of them failed, rather than being lost with their worker.
+    /// How many of them failed. Attempts that were lost with their worker are not among these.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub failures: u32,
-    /// How many of them ended because their worker was lost under them.
+    /// How many of them were lost with their worker, in a way that the task may have caused.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub crashes: u32,
-    /// What became of each, the last one last; the first ones are left out where there were many.
+    /// What became of each, in order; only the last ones are kept.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<Attempt>,
     /// The moment before which it is not attempted again, in milliseconds since 1970 by ZooKeeper's clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_before_ms: Option<i64>,
-    /// The worker that handed the task back: it is to be given nothing more, because it stops, or nothing for
-    /// `returned_for_ms`.
+    /// The worker that handed the task back. The leader assigns it nothing for `returned_for_ms`; without that the
+    /// worker stops, and is assigned nothing more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub returned_by: Option<String>,
-    /// For so long that worker lacks what it takes to begin tasks, in milliseconds; absent where it stops.
+    /// How long that worker lacks what it takes to begin tasks, in milliseconds; absent if it stops.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub returned_for_ms: Option<u64>,
     /// Whether it will not be attempted again.
@@ -70,7 +70,8 @@ impl TaskState {
         state
     }
 
-    /// The same, handed back by this worker, which stops, or lacks something for so long; or by nobody any more.
+    /// The same state, with who handed the task back: a worker that stops (no milliseconds), or that lacks something
+    /// for this many milliseconds. `None` removes the mark.
     #[must_use]
     pub fn returned(&self, by: Option<&str>, lacking_for: Option<Duration>) -> Self {
         let for_ms = lacking_for.map(|pause| u64::try_from(pause.as_millis()).unwrap_or(u64::MAX));
@@ -82,7 +83,7 @@ impl TaskState {
         self.history.last()
     }
 
-    /// A dead task, to be attempted again as if it never had been; what happened stays in its history.
+    /// The state of a dead task that is to be attempted again: its counts begin anew, its history stays.
     #[must_use]
     pub fn revived(&self) -> Self {
         TaskState { failures: 0, crashes: 0, not_before_ms: None, dead: false, ..self.returned(None, None) }

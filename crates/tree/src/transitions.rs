@@ -1,15 +1,16 @@
-//! The steps of `docs/protocol.md`, each as the operations that it is: whoever takes one sends them in one multi, behind the
-//! guard that the page names, and nobody writes into the tree in any other way.
+//! The steps of `docs/protocol.md`. Each function returns the operations of one step, or of a part of one; whoever
+//! takes the step sends them in one multi, behind the guard that the page names. Nobody writes into the tree in any
+//! other way.
 //!
-//! What was read before, and what a refusal means, is the caller's; the page says both.
+//! The caller reads what the step needs, and knows what a refusal means; the page says both.
 
 use znode::{Op, paths};
 
 use crate::{Assignment, JobId, JobRecord, Outcome, TaskId, TaskState, Withdrawn, WorkerId, WorkerRecord, key_path};
 
-/// The place of the setting of an outcome in what [`complete`] and [`cancel`] make.
+/// Which of the operations of [`complete`] and [`cancel`] sets the outcome, counted from 0.
 pub const OUTCOME_AT: usize = 1;
-/// So many operations of [`open`] are about the job's own znodes; then comes one for each job that it is after, then the key.
+/// How many operations of [`open`] are about the job's own znodes. One for each job in `after` follows, then the key.
 pub const OPEN_OWN: usize = 3;
 
 /// *open*, with the key, where there is one, as [`take_key`] makes it; `client` is the path by which its client attends it.
@@ -53,7 +54,7 @@ pub fn rejoin(job: &JobId, data: Vec<u8>, version: i32) -> Op {
     Op::Set { path: job.path(), data, version: Some(version) }
 }
 
-/// *seal*; `tasks`: how many there are, where the submitter seals.
+/// *seal*; `tasks`: how many there are, if it is the submitter that seals.
 pub fn seal(job: &JobId, record: &JobRecord, tasks: Option<u32>, version: Option<i32>) -> Op {
     let record = JobRecord { sealed: true, tasks: tasks.or(record.tasks), ..record.clone() };
     Op::Set { path: job.path(), data: record.to_json(), version }
@@ -74,12 +75,13 @@ pub fn complete(assignment: &Assignment, outcome: Vec<u8>) -> Vec<Op> {
     end(&assignment.task, Some(assignment.version), outcome)
 }
 
-/// *cancel*: whoever does it does not run the task, and ends it at whatever version it is.
+/// *cancel*: who cancels does not run the task, and so ends it at whatever version it is.
 pub fn cancel(task: &TaskId, outcome: &Outcome) -> Vec<Op> {
     end(task, None, outcome.to_json())
 }
 
-/// *cancel*, where the data is absent or at another version: the task goes alone, and its outcome is whatever stands there.
+/// *cancel*, where the data is absent or at another version: only the task is deleted; its outcome is whatever the data
+/// holds.
 pub fn cancel_alone(task: &TaskId) -> Op {
     Op::Delete { path: task.path(), version: None }
 }
@@ -88,7 +90,8 @@ fn end(task: &TaskId, version: Option<i32>, outcome: Vec<u8>) -> Vec<Op> {
     vec![Op::Delete { path: task.path(), version }, Op::Set { path: task.data_path(), data: outcome, version: Some(0) }]
 }
 
-/// The mark of a job of which a task has ended without success: part of *complete* and *cancel*; `None` where it has it.
+/// Marks a job as `failed`, since a task of it ended without success: part of *complete* and *cancel*; `None` if it is
+/// marked.
 pub fn mark_failed(job: &JobId, record: JobRecord, version: i32) -> Option<Op> {
     if record.failed {
         return None;
@@ -145,12 +148,12 @@ pub fn close(job: &JobId, children: &[String], stored: Option<&[String]>, ties: 
     ops
 }
 
-/// A key is free again, where its job has it still: part of *close*.
+/// Frees a key, if this job still has it: part of *close*.
 pub fn free_key(key: &str, version: i32) -> Op {
     Op::Delete { path: key_path(key), version: Some(version) }
 }
 
-/// Nothing keeps a job for a later one any more: part of *release* and *close*.
+/// The later job no longer keeps this one: part of *release* and *close*.
 pub fn let_go(job: &JobId, later: &JobId) -> Op {
     Op::Delete { path: job.after_path(later), version: None }
 }
@@ -161,7 +164,7 @@ pub fn sweep(job: &JobId, name: &str, version: Option<i32>) -> Op {
     Op::Delete { path: paths::join(&job.data_path(), name), version }
 }
 
-/// *sweep*, of a dead task; its payload goes with it. A client that forgets one does not know its version.
+/// *sweep*, of a dead task and its payload. A client that forgets a task does not know its version.
 pub fn sweep_dead(task: &TaskId, version: Option<i32>) -> Vec<Op> {
     vec![Op::Delete { path: task.path(), version }, Op::Delete { path: task.data_path(), version: None }]
 }

@@ -1,4 +1,5 @@
-//! Who writes: in what right a session acts, and the rules `one-leader`, `no-return` and `guard`.
+//! Who writes: whether a session acts as the leader, as a worker or as a client; and the rules `one-leader`,
+//! `no-return` and `guard`.
 
 use tree::{MASTER, WORKERS};
 use znode::paths;

@@ -166,7 +166,7 @@ impl Rules {
         }
     }
 
-    /// `commit`, and of those that complete a task, `holder`.
+    /// `commit`; and `holder`, for a step that completes a task.
     fn judge_outcome(&mut self, task: &TaskId, version: i32, data: &[u8], step: &mut Step, record: &Record) {
         let gone = step.tasks_deleted.get(task).map(|gone| (gone.entry.clone(), gone.holders.clone()));
         if gone.is_none() {

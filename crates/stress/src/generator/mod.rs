@@ -1,8 +1,9 @@
 //! A load generator, one of those that `client stress` has tasks for.
 //!
-//! Its simulated clients have sessions of their own with the service that is measured, on a thread of their own, so that
-//! they hold up neither the worker nor its lease. It joins the others at a rendezvous in the herd's own ZooKeeper: nobody
-//! begins before all are there, and nobody goes before all have ended. If one is missed, the conductor ends the run.
+//! Its simulated clients have sessions of their own with the service that is measured, on a thread of their own, so
+//! that they hold up neither the worker nor its lease. It joins the others at a rendezvous in the herd's own ZooKeeper:
+//! nobody begins before all are there, and nobody leaves before all have ended. If one of them vanishes, the conductor
+//! ends the run.
 
 mod lifecycle;
 mod pace;

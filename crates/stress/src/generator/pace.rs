@@ -1,5 +1,5 @@
-//! Waking simulated clients at exact moments. The runtime's clock ticks in milliseconds; what is to be measured takes a
-//! third of one.
+//! Waking simulated clients at exact moments. The runtime's clock ticks in milliseconds, but the operations that
+//! are measured take a third of one.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
